@@ -31,6 +31,9 @@ pub enum DnsError {
         #[source]
         source: io::Error,
     },
+    /// A task that should not end.
+    #[error("the resolver has ended, because of a defect")]
+    Ended,
     /// The runtime or a signal handler.
     #[error("cannot {action}")]
     System {
@@ -52,7 +55,7 @@ impl Explain for DnsError {
                 Code::PermissionDenied
             }
             Self::Listen { .. } | Self::Report { .. } => Code::InvalidConfig,
-            Self::System { .. } => Code::Internal,
+            Self::Ended | Self::System { .. } => Code::Internal,
         }
     }
 
@@ -65,7 +68,7 @@ impl Explain for DnsError {
             Self::Report { .. } => Some(
                 "Start it with systemd (`systemctl start innkeeper-dns`), which creates the directory, or set dns.directory to a directory that this user can write to.".to_owned(),
             ),
-            Self::System { .. } => None,
+            Self::Ended | Self::System { .. } => None,
         }
     }
 }

@@ -23,6 +23,7 @@
 //! | `hosts` | the hosts of a guest's own preview, and settled ones |
 //! | `handle` | from a query to its response, or to the name servers |
 //! | `upstream` | the host's name servers |
+//! | `probe` | the query to itself, for the watchdog |
 //! | `rate` | the rate of each guest over TCP |
 //! | `server` | sockets, and limits of guests |
 //!
@@ -39,6 +40,7 @@ mod error;
 mod handle;
 mod hosts;
 mod message;
+mod probe;
 mod rate;
 mod run;
 mod server;

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::config::Loaded;
 use crate::error::DnsError;
+use crate::probe;
 use crate::server::{self, Resolver};
 use crate::upstream::Upstream;
 
@@ -25,6 +26,8 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// When it cannot start.
 pub fn run(loaded: &Loaded) -> Result<(), DnsError> {
     loaded.config.log.start()?;
+    // After a crash. Until this program resolves names, Caddy looks up requests itself.
+    unlink(&loaded.config.dns.table());
     if loaded.config.dns.port == 0 {
         systemd::ready(None::<String>);
         info!("guests have no resolver of the host: dns.port is 0");
@@ -50,24 +53,32 @@ async fn serve(loaded: &Loaded) -> Result<(), DnsError> {
     let listening = config.dns.listening();
     report(&listening)?;
     let table = config.dns.table();
-    link(&table, &config.caddy.table)?;
-    tokio::spawn(systemd::watchdog());
+    if let Err(error) = link(&table, &config.caddy.table) {
+        // Guests need the resolver all the same.
+        warn!(%error, "cannot create the link {}: Caddy looks up all requests itself", table.display());
+    }
+    let port = config.dns.port;
+    tokio::spawn(systemd::watchdog_while(async move || {
+        probe::responds(port, probe::LIMIT).await
+    }));
     systemd::ready(None::<String>);
     info!(port = config.dns.port, "ready");
 
     let resolver = Resolver::new(config, Upstream::new(&config.network.nameservers));
     let serving = resolver.serve(&sockets);
     tokio::pin!(serving);
+    let mut is_defect = false;
     tokio::select! {
-        () = &mut serving => {}
+        () = &mut serving => is_defect = true,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     systemd::stopping();
     info!("stopping");
     // First: without it, Caddy looks up requests itself.
-    if let Err(error) = fs::remove_file(&table) {
-        warn!(%error, "cannot remove {}", table.display());
+    unlink(&table);
+    if is_defect {
+        return Err(DnsError::Ended);
     }
     tokio::time::timeout(DRAIN, serving).await.ok();
     // The daemon removes the resolver from guests. After a crash the file stays, since the program starts again.
@@ -91,22 +102,25 @@ fn report(listening: &Path) -> Result<(), DnsError> {
     })
 }
 
-/// Creates the link to the table by which Caddy finds settled routes while this program resolves their names. Replaces that
-/// of a program that crashed.
-fn link(link: &Path, table: &Path) -> Result<(), DnsError> {
+/// Creates the link to the table by which Caddy finds settled routes while this program resolves their names.
+fn link(link: &Path, table: &Path) -> io::Result<()> {
     let new = link.with_extension("new");
-    let create = || -> io::Result<()> {
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(table, &new)?;
+    fs::rename(&new, link)
+}
+
+/// Removes the link to the table.
+fn unlink(link: &Path) {
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warn!(%error, "cannot remove {}", link.display());
         }
-        symlink(table, &new)?;
-        fs::rename(&new, link)
-    };
-    create().map_err(|source| DnsError::Report {
-        path: link.to_owned(),
-        source,
-    })
+        _ => {}
+    }
 }
 
 fn handle(kind: SignalKind) -> Result<Signal, DnsError> {

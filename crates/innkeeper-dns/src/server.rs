@@ -76,22 +76,17 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<Sockets, DnsError> {
 
 /// Binds a socket to one address, and one to all others on the same port.
 ///
-/// The kernel permits that to sockets with `SO_REUSEADDR`, and passes a packet to that of the address itself. Without the
-/// option afterwards, no other program can bind to the port.
+/// The kernel permits that to sockets with `SO_REUSEPORT`, and passes a packet to that of the address itself. Only processes of the
+/// same user can bind to the port as well: nobody else can take over its queries.
 fn bind_both(one: SocketAddr, all: SocketAddr) -> io::Result<[UdpSocket; 2]> {
-    let bind = |address| -> io::Result<std::net::UdpSocket> {
+    let bind = |address| -> io::Result<UdpSocket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
         rustix::net::bind(&socket, &address)?;
-        Ok(socket.into())
+        UdpSocket::from_std(socket.into())
     };
-    let sockets = [bind(one)?, bind(all)?];
-    for socket in &sockets {
-        sockopt::set_socket_reuseaddr(socket, false)?;
-    }
-    let [one, all] = sockets;
-    Ok([UdpSocket::from_std(one)?, UdpSocket::from_std(all)?])
+    Ok([bind(one)?, bind(all)?])
 }
 
 impl Sockets {
@@ -135,15 +130,24 @@ impl Resolver {
         })
     }
 
-    /// Serves until it is dropped.
+    /// Serves until it is dropped. Returns if a part of it ends, which only a defect causes.
     pub(crate) async fn serve(self: Arc<Self>, sockets: &Sockets) {
         // A task of its own: guests' queries do not delay the host's.
-        let own = sockets.own.as_ref().map(|socket| {
+        let mut own = sockets.own.as_ref().map(|socket| {
             let (this, socket) = (Arc::clone(&self), Arc::clone(socket));
             AbortOnDrop(tokio::spawn(async move { this.serve_udp(&socket).await }))
         });
-        tokio::join!(self.serve_udp(&sockets.udp), self.serve_tcp(&sockets.tcp));
-        drop(own);
+        let own_ends = async {
+            match &mut own {
+                Some(AbortOnDrop(task)) => drop(task.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = own_ends => {}
+            () = self.serve_udp(&sockets.udp) => {}
+            () = self.serve_tcp(&sockets.tcp) => {}
+        }
     }
 
     fn decide(&self, peer: SocketAddr, packet: &[u8]) -> Decision {

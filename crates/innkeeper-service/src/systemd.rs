@@ -32,14 +32,23 @@ pub fn stopping() {
 
 /// Feeds the watchdog as long as the runtime makes progress.
 pub async fn watchdog() {
+    watchdog_while(async || true).await;
+}
+
+/// Feeds the watchdog as long as the program passes a check of its own, which must take less than a quarter of the limit.
+pub async fn watchdog_while(check: impl AsyncFn() -> bool) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return;
     };
-    // Half of the limit, as sd_watchdog_enabled(3) advises.
-    let mut timer = tokio::time::interval(limit / 2);
+    // At most half of the limit, as sd_watchdog_enabled(3) advises; a check may fail once.
+    let mut timer = tokio::time::interval(limit / 4);
     loop {
         timer.tick().await;
-        notify(&[NotifyState::Watchdog]);
+        if check().await {
+            notify(&[NotifyState::Watchdog]);
+        } else {
+            warn!("the program does not answer itself");
+        }
     }
 }
 

@@ -303,6 +303,26 @@ async fn connections_of_a_guest_are_limited() {
 }
 
 /// As in service, where the program listens on all addresses.
+/// The kernel lets only sockets of the same user with the same option share a port.
+#[tokio::test]
+async fn foreign_socket_on_the_port_prevents_the_start() {
+    let foreign = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .expect("a socket");
+    sockopt::set_socket_reuseaddr(&foreign, true).expect("set");
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    rustix::net::bind(&foreign, &any).expect("bound");
+    let foreign = std::net::UdpSocket::from(foreign);
+    let port = foreign.local_addr().expect("address").port();
+    let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let error = listen(all).await.expect_err("taken");
+    assert!(matches!(error, DnsError::Listen { .. }), "{error}");
+}
+
 #[tokio::test]
 async fn the_hosts_queries_have_a_socket_of_their_own() {
     let all = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);

@@ -224,16 +224,17 @@ impl Table {
         let names = names(&self.previews)?;
         let slugs = names.iter().filter_map(|name| GuestName::parse(name).ok());
         let mut unchanged_since = self.unchanged_since.lock();
-        let mut found = BTreeMap::new();
+        let (mut found, mut failed) = (BTreeMap::new(), Ok(()));
         for slug in slugs {
             let since = unchanged_since.get(&slug).copied().unwrap_or(now);
             if now.duration_since(since) >= time {
-                settle(&self.previews.join(slug.as_str()).join("hosts"))?;
+                let settled = settle(&self.previews.join(slug.as_str()).join("hosts"));
+                failed = failed.and(settled.map_err(RouteError::from));
             }
             found.insert(slug, since);
         }
         *unchanged_since = found;
-        Ok(())
+        failed
     }
 
     /// Lists all files that Innkeeper's naming applies to.
