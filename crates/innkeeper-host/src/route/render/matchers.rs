@@ -25,6 +25,12 @@ pub(super) fn host(config: &CaddyConfig) -> String {
     format!("{{http.request.host.labels.{labels}}}.{domain}")
 }
 
+/// Renders the matcher of hosts that may be a part of a file's path: a name of small letters, digits and `-` below the domain.
+pub(super) fn usual_host(config: &CaddyConfig) -> String {
+    let domain = config.domain.to_ascii_lowercase().replace('.', r"\.");
+    format!(r"header_regexp Host ^[a-z0-9-]+\.{domain}(?::[0-9]+)?$")
+}
+
 /// Renders the replacement of a request header's letters by small ones, as Caddy has no placeholder for that.
 pub(super) fn lower_case(header: &str) -> String {
     let replace = |c: char| {

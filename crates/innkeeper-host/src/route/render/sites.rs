@@ -1,7 +1,7 @@
 //! Renders the configuration that all previews share.
 
 use super::lookup;
-use super::matchers::{host, lower_case};
+use super::matchers::{host, lower_case, usual_host};
 use super::settled::settled;
 use super::unavailable;
 use super::{CONFIG_HEADER, Features, HOST_FILE, NO_PREVIEW, SharedConfig, digest};
@@ -20,7 +20,7 @@ const ERRORS: &str = "innkeeper-errors";
 /// Renders the shared configuration.
 pub(crate) fn shared(config: &CaddyConfig, features: Features) -> SharedConfig {
     let host = format!("*.{}", config.domain);
-    let site = site(config, config.port, &host, &settled(config));
+    let site = site(config, config.port, &host, &settled(config), "");
     let others = if features.has_catch_all {
         others(config)
     } else {
@@ -82,7 +82,7 @@ fn guest_sites(config: &CaddyConfig, port: u16, host_pattern: &str) -> String {
     );
     [
         "# The same for guests, each for its own hosts.\n",
-        &site(config, Some(port), host_pattern, &own),
+        &site(config, Some(port), host_pattern, "", &own),
         &catch_all(config, port, NOT_YOURS, 403),
     ]
     .concat()
@@ -115,8 +115,11 @@ fn catch_all(config: &CaddyConfig, port: u16, response: &str, status: u16) -> St
     )
 }
 
-/// Renders a site of all previews. `own` has precedence over the routing.
-fn site(config: &CaddyConfig, port: Option<u16>, host: &str, own: &str) -> String {
+/// Renders a site of all previews. `shortcut` sees requests before their hosts are normalized; `own` has precedence over the
+/// routing.
+///
+/// Caddy prepares all routes of a block at each request that reaches the block, so the shortcut has one of its own.
+fn site(config: &CaddyConfig, port: Option<u16>, host: &str, shortcut: &str, own: &str) -> String {
     let scheme = if config.tls == Tls::None {
         "http://"
     } else {
@@ -133,7 +136,17 @@ fn site(config: &CaddyConfig, port: Option<u16>, host: &str, own: &str) -> Strin
         Tls::OnDemand => "\ttls {\n\t\ton_demand\n\t}\n".to_owned(),
     };
     format!(
-        "{scheme}{host}{port} {{\n{tls}\troute {{\n\t\timport {HOSTS}\n{own}\t\timport {routing}\n\t}}\n\timport {ERRORS}\n}}\n",
+        "\
+{scheme}{host}{port} {{
+{tls}	route {{
+{shortcut}		route {{
+			import {HOSTS}
+{own}			import {routing}
+		}}
+	}}
+	import {ERRORS}
+}}
+",
         routing = lookup::ROUTING
     )
 }
@@ -152,11 +165,11 @@ fn snippets(config: &CaddyConfig, features: Features) -> String {
 /// letters, digits and `-` below the domain have no preview; as a part of a file's path they could be patterns.
 fn normalization(config: &CaddyConfig) -> String {
     let lower = lower_case("Host");
-    let domain = config.domain.to_ascii_lowercase().replace('.', r"\.");
+    let usual = usual_host(config);
     format!(
-        "\t\t@unusual not header_regexp Host ^[a-z0-9-]+\\.{domain}(?::[0-9]+)?$
+        "\t\t@unusual not {usual}
 		route @unusual {{
-{lower}			@invalid not header_regexp Host ^[a-z0-9-]+\\.{domain}(?::[0-9]+)?$
+{lower}			@invalid not {usual}
 			respond @invalid \"{NO_PREVIEW}\" 404
 		}}
 "
