@@ -8,6 +8,7 @@ use innkeeper_facilities::FacilityError;
 use innkeeper_model::{Code, Explain, chain};
 use tokio_postgres::error::SqlState;
 
+use super::DUMPS_LINE;
 use super::sql::identifier;
 use crate::{CommandError, FileError};
 
@@ -232,7 +233,7 @@ impl Explain for DatabaseError {
                 "Put the directory of the programs of PostgreSQL's version into innkeeperd's PATH (on Debian, `apt-get install postgresql-client`).".to_owned()
             }
             Self::Program { action: "load" | "dump", .. } => {
-                "pg_hba.conf must let previews' roles connect from this host: put a line `host sameuser all 127.0.0.1/32 scram-sha-256` above others for `host`, then `systemctl reload postgresql`. Otherwise see PostgreSQL's log: `journalctl -u postgresql`.".to_owned()
+                format!("pg_hba.conf must let previews' roles connect from this host: put a line `{DUMPS_LINE}` above others for `host`, then `systemctl reload postgresql`. Otherwise see PostgreSQL's log: `journalctl -u postgresql`.")
             }
             Self::Program { source, .. } => return source.remedy(),
             Self::Password { .. } => "Use another backup.".to_owned(),

@@ -68,6 +68,7 @@ mod finding;
 mod ownership;
 mod password;
 mod removal;
+mod rules;
 mod session;
 mod sql;
 
@@ -75,6 +76,9 @@ pub use error::{DatabaseError, PostgresError};
 
 /// A database that every cluster has, without user data.
 const MAINTENANCE: &str = "postgres";
+
+/// The line of `pg_hba.conf` that lets backups dump and load databases with the passwords of previews' roles.
+const DUMPS_LINE: &str = "host sameuser all 127.0.0.1/32 scram-sha-256";
 
 /// Maximum number of concurrent operations. Each takes one or two of the server's connections.
 const MAX_CONCURRENT: usize = 4;

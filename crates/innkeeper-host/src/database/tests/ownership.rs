@@ -218,6 +218,20 @@ async fn check_reports_configuration_problems() {
                 .contains("has no line for connections from 10.200.0.0/16"),
         "{seen:?}"
     );
+    let hba = cluster.dir.path().join("data/pg_hba.conf");
+    let lines = std::fs::read_to_string(&hba).expect("lines");
+    let without: String = lines
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("127.0.0.1"))
+        .collect();
+    std::fs::write(&hba, without).expect("write");
+    let seen = findings(&cluster.databases).await;
+    assert!(
+        seen.iter()
+            .any(|(verdict, finding)| *verdict == Verdict::Warning
+                && finding.contains("no line for previews' roles from 127.0.0.1")),
+        "{seen:?}"
+    );
     let unreachable = cluster.with(|config| config.port = 1);
     let seen = findings(&unreachable).await;
     assert!(
