@@ -25,6 +25,7 @@
 //! | `upstream` | the host's name servers |
 //! | `probe` | the query to itself, for the watchdog |
 //! | `rate` | the rate of each guest over TCP |
+//! | `share` | places that guests share, such as those of waiting queries |
 //! | `server` | sockets, and limits of guests |
 //!
 //! # The library
@@ -44,6 +45,7 @@ mod probe;
 mod rate;
 mod run;
 mod server;
+mod share;
 mod upstream;
 
 pub use error::DnsError;

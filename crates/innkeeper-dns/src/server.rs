@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::SlotRange;
-use innkeeper_service::{PeerQuota, PeerSlot};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
@@ -19,6 +17,7 @@ use crate::handle::{Client, Decision, decide};
 use crate::hosts::Hosts;
 use crate::message::Query;
 use crate::rate::TcpRate;
+use crate::share::Share;
 use crate::upstream::{Transport, Upstream, read_message, write_message};
 
 /// The maximum number of all guests' queries that wait for name servers at a time. Each has a socket, or two.
@@ -103,17 +102,9 @@ pub(crate) struct Resolver {
     subnet: SlotRange,
     hosts: Hosts,
     upstream: Upstream,
-    queries: PeerQuota,
-    all_queries: Arc<Semaphore>,
-    connections: PeerQuota,
-    all_connections: Arc<Semaphore>,
+    queries: Share,
+    connections: Share,
     tcp_rate: TcpRate,
-}
-
-/// The right to forward a query.
-struct Admission {
-    _of_guest: PeerSlot,
-    _of_all: OwnedSemaphorePermit,
 }
 
 impl Resolver {
@@ -122,10 +113,8 @@ impl Resolver {
             subnet: config.network.subnet,
             hosts: Hosts::new(&config.caddy.table),
             upstream,
-            queries: PeerQuota::new(config.dns.max_queries_per_guest),
-            all_queries: Arc::new(Semaphore::new(MAX_QUERIES)),
-            connections: PeerQuota::new(CONNECTIONS_PER_GUEST),
-            all_connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            queries: Share::new(MAX_QUERIES, config.dns.max_queries_per_guest),
+            connections: Share::new(MAX_CONNECTIONS, CONNECTIONS_PER_GUEST),
             tcp_rate: TcpRate::default(),
         })
     }
@@ -155,14 +144,6 @@ impl Resolver {
         decide(client, packet, &self.hosts, self.subnet)
     }
 
-    /// Returns `None` if the guest, or all guests together, wait for too many responses.
-    fn admit(&self, peer: SocketAddr) -> Option<Admission> {
-        Some(Admission {
-            _of_guest: self.queries.acquire(peer.ip())?,
-            _of_all: Arc::clone(&self.all_queries).try_acquire_owned().ok()?,
-        })
-    }
-
     async fn forward(&self, query: &Query, transport: Transport) -> Vec<u8> {
         match self.upstream.resolve(query, transport).await {
             None => query.failure(),
@@ -190,14 +171,14 @@ impl Resolver {
             match self.decide(peer, packet) {
                 Decision::Ignore => {}
                 Decision::Respond(response) => send(socket, &response, peer),
-                Decision::Forward(query) => match self.admit(peer) {
+                Decision::Forward(query) => match self.queries.acquire(peer.ip()) {
                     None => send(socket, &query.failure(), peer),
-                    Some(admission) => {
+                    Some(place) => {
                         let (this, socket) = (Arc::clone(self), Arc::clone(socket));
                         tokio::spawn(async move {
                             let response = this.forward(&query, Transport::Udp).await;
                             send(&socket, &response, peer);
-                            drop(admission);
+                            drop(place);
                         });
                     }
                 },
@@ -216,10 +197,7 @@ impl Resolver {
                 }
             };
             // Further connections are closed.
-            let Some(of_guest) = self.connections.acquire(peer.ip()) else {
-                continue;
-            };
-            let Ok(of_all) = Arc::clone(&self.all_connections).try_acquire_owned() else {
+            let Some(place) = self.connections.acquire(peer.ip()) else {
                 continue;
             };
             let this = Arc::clone(self);
@@ -227,7 +205,7 @@ impl Resolver {
                 if let Err(error) = this.serve_connection(stream, peer).await {
                     debug!(%error, "a connection ended early");
                 }
-                drop((of_guest, of_all));
+                drop(place);
             });
         }
     }
@@ -245,9 +223,9 @@ impl Resolver {
                 Decision::Forward(query) if !self.tcp_rate.admit(peer.ip(), Instant::now()) => {
                     query.failure()
                 }
-                Decision::Forward(query) => match self.admit(peer) {
+                Decision::Forward(query) => match self.queries.acquire(peer.ip()) {
                     None => query.failure(),
-                    Some(_admission) => self.forward(&query, Transport::Tcp).await,
+                    Some(_place) => self.forward(&query, Transport::Tcp).await,
                 },
             };
             timeout(IDLE, write_message(&mut stream, &response)).await??;

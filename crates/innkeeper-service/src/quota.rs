@@ -26,10 +26,24 @@ impl PeerQuota {
     /// Acquires a slot until the result is dropped. `None` when the peer has reached its limit.
     #[must_use]
     pub fn acquire(&self, peer: IpAddr) -> Option<PeerSlot> {
+        self.acquire_within(peer, self.limit)
+    }
+
+    /// Returns the number of peers that hold slots.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.counts.lock().len()
+    }
+
+    /// Acquires a slot until the result is dropped. `None` when the peer holds `limit` slots, which is at least one, or has
+    /// reached its own limit.
+    #[must_use]
+    pub fn acquire_within(&self, peer: IpAddr, limit: usize) -> Option<PeerSlot> {
+        let limit = limit.clamp(1, self.limit);
         let peer = network(peer);
         let mut counts = self.counts.lock();
         let count = counts.entry(peer).or_default();
-        if *count >= self.limit {
+        if *count >= limit {
             return None;
         }
         *count += 1;
