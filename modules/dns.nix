@@ -4,7 +4,12 @@
 # guest's own preview to that address, so that an app reaches its own URL through this host's Caddy, and forwards all other
 # queries to the host's name servers. For the host, it resolves names by which Caddy finds the apps of settled routes. It
 # works while the daemon is down.
-{ config, lib, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.services.innkeeper.dns;
   inherit (config.services.innkeeper) caddy package settings;
@@ -13,6 +18,7 @@ let
   user = "innkeeper-dns";
   port = settings.dns.port or 3053;
   ports = lib.optional (port != 0) port;
+  directory = settings.dns.directory or "/run/${user}";
 in
 {
   imports = [
@@ -67,6 +73,8 @@ in
       serviceConfig = {
         Type = "notify";
         ExecStart = "${lib.getExe' package "innkeeper-dns"} --config /etc/innkeeper/config.toml";
+        # Also after a crash: Caddy looks up all requests itself until the program has started again, if it does.
+        ExecStopPost = "${pkgs.coreutils}/bin/rm --force ${directory}/table";
         User = user;
         Group = user;
         # It ends by itself with dns.port = 0.

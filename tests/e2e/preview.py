@@ -98,10 +98,15 @@ with subtest("unchanged for a minute, it is settled, with and without the resolv
     machine.wait_until_succeeds(f"runuser -u caddy -- test -e {link}", timeout=120)
     text = f"Branch change, commit {sha}, prepared 1 times."
     require_equal(browse("web-7"), text, "the page")
-    # A crash leaves the link; the program is back after a second.
-    machine.succeed("systemctl kill --kill-whom=main --signal=KILL innkeeper-dns.service")
+    # It crashes, and does not start again.
+    machine.succeed(
+        f"mkdir -p {drop_in} && printf '[Service]\nRestartSec=1h\n' > {drop_in}/later.conf && systemctl daemon-reload",
+        "systemctl kill --kill-whom=main --signal=KILL innkeeper-dns.service",
+    )
+    machine.wait_until_succeeds("! test -e /run/innkeeper-dns/table")
     require_equal(browse("web-7"), text, "the page after a crash")
-    machine.succeed("systemctl stop innkeeper-dns.service")
+    machine.succeed("test -e /run/innkeeper-dns/listening")
+    machine.succeed(f"rm -r {drop_in} && systemctl daemon-reload && systemctl stop innkeeper-dns.service")
     machine.fail(f"test -e {link}")
     require_equal(browse("web-7"), text, "the page without the resolver")
     machine.succeed("systemctl start innkeeper-dns.service")

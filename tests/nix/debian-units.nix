@@ -28,6 +28,7 @@ let
     types = null;
   };
   pkgs = {
+    coreutils = "";
     git = "git";
     nftables = "nftables";
     systemd = "systemd";
