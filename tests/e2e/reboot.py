@@ -36,6 +36,19 @@ for end, when in ((machine.shutdown, "after a reboot"), (machine.crash, "after a
         machine.start()
         require_restored(when)
 
+with subtest("the daemon sees guests end while the host shuts down"):
+    drop_in = "/run/systemd/system/innkeeper.service.d"
+    order = f"[Unit]\\nBefore={unit('web')} {unit('full')}\\n"
+    # Units stop in reverse order. The directory does not outlive the reboot.
+    machine.succeed(f"mkdir -p {drop_in} && printf '{order}' > {drop_in}/last.conf && systemctl daemon-reload")
+    seen = json.loads(machine.succeed("innkeeper events --json | tail -n 1"))["seq"]
+    machine.shutdown()
+    machine.start()
+    require_restored("after guests ended before the daemon")
+    events = [json.loads(line) for line in machine.succeed(f"innkeeper events --json --after {seen}").splitlines()]
+    ended = [event for event in events if event["event"] in ("exited", "failed")]
+    require_equal(ended, [], "the recorded ends and failures")
+
 with subtest("a crash while guests are restored"):
     machine.crash()
     machine.start()

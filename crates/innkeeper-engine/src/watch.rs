@@ -53,8 +53,11 @@ impl Engine {
     }
 
     /// Reconciles the firewall, abandoned operations, retained files, and every guest without a fault. A guest with a
-    /// fault is driven by its own retry.
+    /// fault is driven by its own retry. Has no effect while the host shuts down.
     async fn reconcile_all(&self) {
+        if self.inner.host.units.host_is_stopping().await {
+            return;
+        }
         self.reapply_firewall().await;
         self.spawn_retained_maintenance(true);
         if let Err(error) = self.start_abandoned_operations().await {
@@ -135,7 +138,8 @@ impl Engine {
         });
     }
 
-    /// Handles the exit of a guest's processes. An exit that an operation requested needs no action. A power-off from
+    /// Handles the exit of a guest's processes. An exit that an operation requested needs no action, and neither does one while
+    /// the host shuts down: the next daemon starts the guest. A power-off from
     /// inside stops the guest. A reboot from inside starts it at once. Any other status is a fault; the guest starts
     /// again after the backoff delay. A paused guest whose processes were killed falls asleep.
     async fn handle_exit(&self, name: GuestName) -> Result<(), EngineError> {
@@ -144,6 +148,9 @@ impl Engine {
             let Some((guest, status)) = self.unrequested_exit(&name).await? else {
                 return Ok(());
             };
+            if self.inner.host.units.host_is_stopping().await {
+                return Ok(());
+            }
             // The last chance to read the count: the next start removes the cgroup, unless the supervisor has already.
             let count = self.inner.host.units.oom_kills(&name);
             self.record_oom_kills(&guest, count);

@@ -187,6 +187,11 @@ pub trait Units: Resource {
     /// Receives the names of guests whose processes end.
     fn endings(&self) -> broadcast::Receiver<GuestName>;
 
+    /// Reports whether the host is shutting down: its service manager stops guests then. False if that cannot be queried.
+    async fn host_is_stopping(&self) -> bool {
+        false
+    }
+
     /// Returns the last `lines` lines of the guest's console, and with `follow` the lines that come after them. Lines
     /// of an earlier guest with the same name are left out. A followed console ends when the guest stops.
     ///

@@ -34,6 +34,52 @@ async fn exit_status_decides_about_a_restart() {
 }
 
 #[tokio::test]
+async fn guests_that_end_with_the_host_start_with_the_next_daemon() {
+    let fixture = fixture();
+    let watcher = fixture.engine.clone();
+    tokio::spawn(async move { watcher.watch(Duration::from_secs(3600)).await });
+    tokio::task::yield_now().await;
+    let names = ["halts", "crashes"];
+    for name in names {
+        fixture.create(name).await;
+    }
+    let starts = fixture.host.world().starts;
+    fixture.host.world().host_is_stopping = true;
+    fixture.host.end(&name("halts"), 0);
+    fixture.host.end(&name("crashes"), 137);
+    let queries = || {
+        let world = fixture.host.world();
+        let calls = world.calls.iter();
+        calls
+            .filter(|call| call.starts_with("unit.host_is_stopping"))
+            .count()
+    };
+    fixture
+        .until("both ends are handled", async || queries() == names.len())
+        .await;
+    for name in names {
+        let guest = fixture
+            .engine
+            .guest(&self::name(name))
+            .await
+            .expect("there");
+        assert_eq!((guest.desired, guest.fault), (DesiredState::Running, None));
+    }
+    assert_eq!(fixture.host.world().starts, starts);
+    // The units of a host that was shut down are gone.
+    fixture.host.world().units.clear();
+    fixture.host.world().host_is_stopping = false;
+    fixture.engine.restore().await.expect("restored");
+    for name in names {
+        fixture
+            .until("it runs again", async || {
+                fixture.state(name).await == Some(GuestState::Running)
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn restore_respects_a_missed_power_off() {
     let fixture = fixture();
     fixture.create("halts").await;

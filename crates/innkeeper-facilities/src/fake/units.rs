@@ -115,6 +115,10 @@ impl Units for Part {
         Ok(())
     }
 
+    async fn host_is_stopping(&self) -> bool {
+        self.call("unit.host_is_stopping", None).is_ok() && self.host.world().host_is_stopping
+    }
+
     fn endings(&self) -> broadcast::Receiver<GuestName> {
         self.host.endings.subscribe()
     }

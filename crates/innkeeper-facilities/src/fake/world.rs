@@ -80,6 +80,8 @@ pub struct World {
     pub cpu_time: BTreeMap<GuestName, Duration>,
     /// The number of units that were started, which is the process id of the last one's leader.
     pub starts: u32,
+    /// `true` while the host shuts down.
+    pub host_is_stopping: bool,
     /// The own systems that guests' profiles name.
     pub profiles: BTreeMap<GuestName, StorePath>,
     /// Own systems whose init exits at once.

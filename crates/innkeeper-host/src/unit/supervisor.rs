@@ -90,6 +90,11 @@ pub(super) trait Supervisor: Send + Sync + 'static {
     /// Returns the result of a guest's last boot. The guest must have no process.
     async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError>;
 
+    /// Reports whether the host is shutting down.
+    async fn host_is_stopping(&self) -> bool {
+        false
+    }
+
     /// Removes the unit or cgroups of a guest without processes. Its run directory stays.
     async fn clear(&self, guest: &GuestName) -> Vec<UnitError>;
 

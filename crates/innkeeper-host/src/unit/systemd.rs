@@ -504,6 +504,11 @@ impl Supervisor for Systemd {
         }
     }
 
+    async fn host_is_stopping(&self) -> bool {
+        let state = async { Ok::<_, UnitError>(self.link().await?.manager.system_state().await) };
+        matches!(state.await, Ok(Ok(state)) if state == "stopping")
+    }
+
     async fn clear(&self, guest: &GuestName) -> Vec<UnitError> {
         self.unload(guest).await.err().into_iter().collect()
     }

@@ -130,6 +130,10 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
         cgroup::cpu_time(&self.supervisor.groups(guest).cpu)
     }
 
+    async fn host_is_stopping(&self) -> bool {
+        self.supervisor.host_is_stopping().await
+    }
+
     fn endings(&self) -> broadcast::Receiver<GuestName> {
         self.guests.endings.subscribe()
     }
