@@ -182,7 +182,7 @@ impl Explain for EngineError {
             ),
             Self::Switch { guest, .. } => format!("The agent keeps its former closure. Correct the configuration and repeat `agent set {guest}`; with `--restart` it boots the new closure instead of switching to it."),
             Self::Unhealthy { guest, .. } => format!("The agent keeps its former closure. `agent logs {guest}` shows its console; correct the configuration and repeat `agent set {guest}`."),
-            Self::OwnSystem { guest, .. } => format!("The agent boots the closure from the host until its profile names another system, or until you stop and start it: `agent start {guest}` tries its own system once more. `agent logs {guest}` shows its console; if the configuration is the cause, correct it and run `nixos-rebuild` again."),
+            Self::OwnSystem { guest, .. } => format!("The agent boots the closure from the host. `agent logs {guest}` shows its console. Correct the configuration and run `nixos-rebuild` again, or try the same system once more: `agent stop {guest}`, then `agent start {guest}`."),
             Self::Ended(guest) => format!("Repeat the command. `innkeeper events --guest {guest}` shows what else was done with it meanwhile."),
             Self::Left { guest, .. } => format!("innkeeperd retries the removal; `innkeeper events --guest {guest}` shows its progress."),
             Self::ShuttingDown => "Retry after it has started again.".to_owned(),

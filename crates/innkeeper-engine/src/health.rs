@@ -10,9 +10,6 @@ use tokio::time::{Instant, sleep};
 use crate::EngineError;
 use crate::inner::Inner;
 
-/// Timeout for a system to come up.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
-
 /// Time after which a system whose service manager is offline counts as one without systemd.
 const OFFLINE: Duration = Duration::from_secs(10);
 
@@ -46,6 +43,17 @@ enum Up {
     Running,
     /// Some unit failed.
     Degraded,
+    /// Its units are still being started, and its basic system is up: the agent can be reached and repaired.
+    Starting,
+}
+
+/// The systems that count as up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accepts {
+    /// Also an init that is not systemd.
+    AnyInit,
+    /// Only systemd, also one that is still starting units at the end of the timeout.
+    SlowSystemd,
 }
 
 /// Number of lines of the console that show why a system did not come up.
@@ -67,34 +75,36 @@ impl Inner {
         guest: &Guest,
         failed_before: &[String],
     ) -> Result<(), EngineError> {
-        match self.await_up(guest, true).await? {
+        match self.await_up(guest, Accepts::AnyInit).await? {
             Up::Running => Ok(()),
-            Up::Degraded => {
+            Up::Degraded | Up::Starting => {
                 self.require_no_new_failure(&guest.name, failed_before)
                     .await
             }
         }
     }
 
-    /// Waits until the guest is up with a system of its own. Failed units are the guest's own business. If the closure from
-    /// the host has systemd, its own system must have it, too.
+    /// Waits until the guest is up with a system of its own. Failed units, and units that take long, are the guest's own
+    /// business. If the closure from the host has systemd, its own system must have it, too.
     ///
     /// # Errors
     /// As [`Self::check_health`].
     pub(crate) async fn await_own_system(&self, guest: &Guest) -> Result<(), EngineError> {
-        self.await_up(guest, false).await.map(|_up| ())
+        self.await_up(guest, Accepts::SlowSystemd)
+            .await
+            .map(|_up| ())
     }
 
-    /// Waits until the guest's system is up. With `or_offline`, it may lack systemd.
-    async fn await_up(&self, guest: &Guest, or_offline: bool) -> Result<Up, EngineError> {
+    /// Waits until the guest's system is up.
+    async fn await_up(&self, guest: &Guest, accepts: Accepts) -> Result<Up, EngineError> {
         let name = &guest.name;
         let leader = self.require_running(name).await?;
         let Some(systemctl) = self.systemctl(guest.closure.as_ref()).await? else {
             return self.survive(name, leader).await;
         };
-        let started = Instant::now();
+        let (started, limit) = (Instant::now(), self.config.boot_timeout);
         loop {
-            let left = BOOT_TIMEOUT.saturating_sub(started.elapsed());
+            let left = limit.saturating_sub(started.elapsed());
             let query = [systemctl.as_str(), "is-system-running", "--wait"];
             let ran = self.run_in_guest(name, &query, left, |_| {}).await;
             if self.require_running(name).await? != leader {
@@ -104,7 +114,7 @@ impl Inner {
             match state {
                 "running" => return Ok(Up::Running),
                 "degraded" => return Ok(Up::Degraded),
-                "offline" if or_offline && started.elapsed() > OFFLINE => {
+                "offline" if accepts == Accepts::AnyInit && started.elapsed() > OFFLINE => {
                     return self.survive(name, leader).await;
                 }
                 // One that stops exits, or it does not come up in time.
@@ -112,8 +122,11 @@ impl Inner {
                     let finding = format!("its system is in the state '{state}'");
                     return Err(unhealthy(name, &finding, Vec::new()));
                 }
-                _ if started.elapsed() > BOOT_TIMEOUT => {
-                    let seconds = BOOT_TIMEOUT.as_secs();
+                _ if started.elapsed() > limit => {
+                    if accepts == Accepts::SlowSystemd && self.has_basics(name, &systemctl).await {
+                        return Ok(Up::Starting);
+                    }
+                    let seconds = limit.as_secs();
                     let finding = format!("its system was not up after {seconds} s");
                     let log = ran.map_or_else(|_| Vec::new(), |ran| ran.tail);
                     return Err(unhealthy(name, &finding, log));
@@ -122,6 +135,13 @@ impl Inner {
                 _ => sleep(POLL).await,
             }
         }
+    }
+
+    /// Reports whether systemd has reached the target after which it starts the services of the system (systemd.special(7)).
+    async fn has_basics(&self, name: &GuestName, systemctl: &str) -> bool {
+        let query = [systemctl, "is-active", "basic.target"];
+        let ran = self.run_in_guest(name, &query, QUERY_TIMEOUT, |_| {}).await;
+        ran.is_ok_and(|ran| ran.stdout.trim() == "active")
     }
 
     /// Returns the units of the guest that have failed, as far as they can be queried.

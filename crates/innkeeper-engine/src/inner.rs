@@ -44,6 +44,13 @@ pub struct EngineConfig {
     pub retention: Duration,
     /// Thresholds of guests' use.
     pub activity: ActivityConfig,
+    /// Time in which a changed system must come up.
+    pub boot_timeout: Duration,
+}
+
+impl EngineConfig {
+    /// [`Self::boot_timeout`] of a host.
+    pub const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 }
 
 pub(crate) struct Inner {

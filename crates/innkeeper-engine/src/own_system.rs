@@ -24,7 +24,8 @@ use crate::inner::Inner;
 use crate::journal::Subject;
 
 impl Inner {
-    /// Records the system that a guest's profile names, and returns it. The guest's files must be at their place.
+    /// Records the system that a guest's profile names, and returns it. The guest's files must be at their place. With a closure
+    /// that boots no own system, the record stays: the system is still in the guest's files.
     ///
     /// # Errors
     /// When the guest's files cannot be read, or the store fails.
@@ -32,8 +33,12 @@ impl Inner {
         &self,
         guest: &Guest,
     ) -> Result<Option<OwnSystem>, EngineError> {
-        let found = self.find_own_system(guest).await?;
         let known = guest.own_system.as_deref();
+        if !boots_own(&self.host, guest).await? {
+            return self.suspend_own_system(guest, known).await;
+        }
+        let found = self.host.rootfs.own_system(&guest.name).await?;
+        let found = found.filter(|found| guest.closure.as_ref() != Some(found));
         if found.as_ref() == known.map(|own| &own.system) {
             return Ok(known.cloned());
         }
@@ -181,13 +186,25 @@ impl Inner {
         Ok(self.store.set_own_system(&guest.name, Some(&own)).await?)
     }
 
-    /// Returns the system that a guest's profile names, unless that is its closure from the host.
-    async fn find_own_system(&self, guest: &Guest) -> Result<Option<StorePath>, EngineError> {
-        if !boots_own(&self.host, guest).await? {
-            return Ok(None);
-        }
-        let found = self.host.rootfs.own_system(&guest.name).await?;
-        Ok(found.filter(|found| guest.closure.as_ref() != Some(found)))
+    /// Records that the guest's closure takes the place of its own system, which it does not boot.
+    async fn suspend_own_system(
+        &self,
+        guest: &Guest,
+        known: Option<&OwnSystem>,
+    ) -> Result<Option<OwnSystem>, EngineError> {
+        let Some(known) = known.filter(|own| guest.closure.is_some() && own.state.is_bootable())
+        else {
+            return Ok(known.cloned());
+        };
+        let own = known.clone().with_state(OwnSystemState::Replaced, None);
+        let name = &guest.name;
+        self.store.set_own_system(name, Some(&own)).await?;
+        let text = format!(
+            "The agent's closure from the host boots no other system: the agent's own one, {}, stays in its files.",
+            own.system
+        );
+        self.note_own_system(&Subject::guest(name), text);
+        Ok(Some(own))
     }
 
     fn note_own_system(&self, subject: &Subject, text: String) {

@@ -444,6 +444,7 @@ fn engine(store: &Store, host: &FakeHost, range: SlotRange) -> Engine {
         range,
         retention: Duration::ZERO,
         activity: ActivityConfig::default(),
+        boot_timeout: EngineConfig::BOOT_TIMEOUT,
     };
     Engine::new(config, store.clone(), host.facilities(), None)
 }

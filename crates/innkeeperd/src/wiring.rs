@@ -91,6 +91,7 @@ pub(crate) async fn engine(
         range: config.network.range(),
         retention: Duration::from_secs(config.guest.retention_seconds),
         activity: config.rest.activity(),
+        boot_timeout: EngineConfig::BOOT_TIMEOUT,
     };
     let engine = Engine::new(engine, store, host, crash::probe());
     Ok((engine, user_ids))

@@ -48,6 +48,7 @@ pub(crate) fn config() -> EngineConfig {
         retention: Duration::ZERO,
         nesting: true,
         activity: ActivityConfig::default(),
+        boot_timeout: EngineConfig::BOOT_TIMEOUT,
     }
 }
 
@@ -57,9 +58,16 @@ pub(crate) fn fixture() -> Fixture {
 }
 
 pub(crate) fn fixture_with_retention(retention: Duration) -> Fixture {
+    fixture_with(EngineConfig {
+        retention,
+        ..config()
+    })
+}
+
+pub(crate) fn fixture_with(config: EngineConfig) -> Fixture {
     let directory = tempfile::tempdir().expect("tempdir");
     let host = FakeHost::new();
-    let engine = engine(&host, directory.path(), retention);
+    let engine = engine_with(&host, directory.path(), config);
     Fixture {
         _directory: directory,
         host,

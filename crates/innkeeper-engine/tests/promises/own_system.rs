@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use innkeeper_engine::EngineConfig;
 use innkeeper_facilities::BOOT_OWN;
 use innkeeper_facilities::fake::{ExecResult, a_closure};
 use innkeeper_model::api::{ForkRequest, SetRequest, SnapshotRequest, Verdict};
@@ -11,7 +12,7 @@ use innkeeper_model::{
     SnapshotLabel, StorePath, Trust, UnitPhase,
 };
 
-use crate::fixture::{Fixture, engine, fixture, name};
+use crate::fixture::{Fixture, config, engine, fixture, fixture_with, name};
 
 fn system(number: u8) -> StorePath {
     let path = format!("/nix/store/0000000000000000000000000000000{number}-own");
@@ -214,6 +215,70 @@ async fn system_of_a_guest_with_systemd_must_be_up() {
         );
         let is_own = fixture.booted() == Some(system(1));
         assert_eq!(is_own, state == OwnSystemState::Booted, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn system_that_starts_units_for_long_is_up_once_it_can_be_repaired() {
+    for (basics, state) in [
+        ("active", OwnSystemState::Booted),
+        ("inactive", OwnSystemState::Failed),
+    ] {
+        let fixture = fixture_with(EngineConfig {
+            boot_timeout: Duration::from_millis(1),
+            ..config()
+        });
+        let programs = [BOOT_OWN, "sw/bin/systemctl"];
+        fixture.host.world().programs.extend(programs);
+        assert_eq!(fixture.create("web").await.failure, None);
+        fixture.host.world().exec = Some(Arc::new(move |_, request| {
+            let is_of_basics = request.command.iter().any(|word| word == "basic.target");
+            let answer = if is_of_basics { basics } else { "starting" };
+            ExecResult {
+                stdout: format!("{answer}\n"),
+                ..ExecResult::default()
+            }
+        }));
+        fixture.rebuild(system(1));
+        fixture.restart().await;
+        assert_eq!(
+            fixture.own_state().await,
+            Some((system(1), state)),
+            "{basics}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn closure_that_boots_no_own_system_leaves_it_replaced() {
+    let other = StorePath::parse("/nix/store/00000000000000000000000000000000-other");
+    let other = other.expect("valid");
+    let replaced = Some((system(1), OwnSystemState::Replaced));
+    for is_broken in [false, true] {
+        let fixture = agent().await;
+        match is_broken {
+            true => fixture.rebuild_broken(system(1)),
+            false => fixture.rebuild(system(1)),
+        }
+        fixture.restart().await;
+        assert_eq!(fixture.set_web(to(other.clone())).await, None);
+        fixture.host.world().programs.remove(BOOT_OWN);
+        fixture.restart().await;
+        assert_eq!(
+            (fixture.booted(), fixture.own_state().await),
+            (None, replaced.clone())
+        );
+        // The next closure boots own systems, and this one was replaced.
+        fixture.host.world().programs.insert(BOOT_OWN);
+        fixture.host.world().broken_systems.clear();
+        fixture.restart().await;
+        assert_eq!(
+            (fixture.booted(), fixture.own_state().await),
+            (None, replaced.clone())
+        );
+        fixture.rebuild(system(2));
+        fixture.restart().await;
+        assert_eq!(fixture.booted(), Some(system(2)));
     }
 }
 
