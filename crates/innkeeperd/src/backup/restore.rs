@@ -364,3 +364,6 @@ fn read_secret(path: &Path) -> Result<Secret, BackupError> {
         .on("read", path)?;
     Ok(Secret::new(text))
 }
+
+#[cfg(test)]
+mod tests;
