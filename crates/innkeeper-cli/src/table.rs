@@ -75,8 +75,8 @@ fn fit(widths: &[usize], optional: &[usize], limit: usize) -> Vec<(usize, usize)
     shown
 }
 
-/// Truncates a cell that is longer than `width`, with `…` at its end.
-fn truncate(cell: &str, width: usize) -> String {
+/// Truncates a text that is longer than `width`, with `…` at its end.
+pub(crate) fn truncate(cell: &str, width: usize) -> String {
     if cell.chars().count() <= width {
         return cell.to_owned();
     }

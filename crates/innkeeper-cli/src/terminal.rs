@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Stdin};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Raw mode of standard input: every key goes to the guest. Restores the former mode on drop.
@@ -44,11 +44,21 @@ pub(crate) fn size() -> Option<(u16, u16)> {
 
 /// Returns the width of the terminal, if standard output is one.
 pub(crate) fn output_width() -> Option<usize> {
+    let size = output_size()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
+/// Returns the height of the terminal, if standard output is one.
+pub(crate) fn output_height() -> Option<usize> {
+    let size = output_size()?;
+    (size.ws_row > 0).then_some(size.ws_row.into())
+}
+
+fn output_size() -> Option<Winsize> {
     if !io::stdout().is_terminal() {
         return None;
     }
-    let size = tcgetwinsize(io::stdout()).ok()?;
-    (size.ws_col > 0).then_some(size.ws_col.into())
+    tcgetwinsize(io::stdout()).ok()
 }
 
 /// Handlers for the signals that end a program, so that it can leave [`RawMode`] first.

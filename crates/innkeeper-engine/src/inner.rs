@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::EngineError;
 use crate::activity::{ActivityConfig, Tracker};
 use crate::backoff::Failures;
+use crate::disks::Disks;
 use crate::journal::{Journal, Subject};
 use crate::keyed_locks::KeyedLocks;
 use crate::oom::OomKills;
@@ -77,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) oom: OomKills,
     /// The uses of guests until the last reading.
     pub(crate) uses: Mutex<Tracker>,
+    /// The disk space of guests by the last measurement.
+    pub(crate) disks: Disks,
     /// Open sessions of users in guests.
     pub(crate) sessions: Arc<Sessions>,
     /// The start of the clock of [`Self::uses`].
@@ -108,6 +111,7 @@ impl Inner {
             purge_lock: AsyncMutex::default(),
             purges: AtomicU64::new(0),
             oom: OomKills::default(),
+            disks: Disks::default(),
             sessions: Arc::default(),
             started: Instant::now(),
             stopping: CancellationToken::new(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use innkeeper_model::{Explain, GuestName, GuestUsage, UnitPhase, UsageReport, chain};
+use innkeeper_model::{Explain, GuestName, UnitPhase, chain};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
@@ -74,40 +74,6 @@ impl Engine {
         let now = self.inner.started.elapsed();
         self.inner.uses.lock().read(now, readings);
         Ok(())
-    }
-
-    /// Returns the use of all running guests by the last measurement, the busiest first.
-    ///
-    /// # Errors
-    /// When the store or the host cannot be queried.
-    pub async fn usage(&self) -> Result<UsageReport, EngineError> {
-        let now = self.inner.started.elapsed();
-        let mut guests = Vec::new();
-        for view in self.list().await? {
-            let name = view.guest.name.clone();
-            let Some(usage) = self.inner.uses.lock().usage(&name) else {
-                continue;
-            };
-            guests.push(GuestUsage {
-                kind: view.guest.kind,
-                state: view.state,
-                memory_bytes: view.memory_bytes,
-                memory_limit: view.guest.limits.memory,
-                cpu_percent: usage.cpu_percent,
-                received_per_second: usage.bytes_to,
-                sent_per_second: usage.bytes_from,
-                sessions: usage.sessions,
-                idle_seconds: now.saturating_sub(usage.used_at).as_secs(),
-                last_use: usage.by.to_string(),
-                name,
-            });
-        }
-        guests.sort_by(|a, b| {
-            let busy = |usage: &GuestUsage| usage.cpu_percent.unwrap_or_default();
-            let by_cpu = busy(b).total_cmp(&busy(a));
-            by_cpu.then(a.idle_seconds.cmp(&b.idle_seconds))
-        });
-        Ok(UsageReport { guests })
     }
 
     async fn running(&self) -> Result<HashSet<GuestName>, EngineError> {

@@ -96,15 +96,6 @@ impl Engine {
         })
     }
 
-    /// Returns the disk space of a guest's file tree, in bytes, as far as it can be counted within a short time; `None`
-    /// without a tree.
-    ///
-    /// # Errors
-    /// When the tree cannot be read.
-    pub async fn disk_usage(&self, name: &GuestName) -> Result<Option<u64>, EngineError> {
-        Ok(self.inner.host.rootfs.bytes(name).await?)
-    }
-
     fn view(&self, guest: Guest, unit: Option<&UnitSeen>) -> GuestView {
         let frozen = unit.is_some_and(|unit| unit.frozen);
         let unit = unit.map(|unit| unit.phase);

@@ -8,7 +8,7 @@
 //! | `POST /v1/gc` | [`GcRequest`] | [`GcReport`] |
 //! | `GET /v1/slots` | | [`SlotReport`] |
 //! | `GET /v1/pool` | | [`PoolReport`] |
-//! | `GET /v1/usage` | | [`UsageReport`] |
+//! | `GET /v1/usage` | | list of [`GuestUsage`], the busiest first |
 //! | `GET /v1/guests` | | list of [`GuestView`] |
 //! | `POST /v1/guests` | [`CreateRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}` | | [`GuestView`] |
@@ -72,11 +72,11 @@
 //! [`ApprovePreview`]: crate::preview::api::ApprovePreview
 //! [`BuildPreview`]: crate::preview::api::BuildPreview
 //! [`CreatePreview`]: crate::preview::api::CreatePreview
+//! [`GuestUsage`]: crate::GuestUsage
 //! [`PreviewAccepted`]: crate::preview::api::PreviewAccepted
 //! [`PreviewExplanation`]: crate::preview::api::PreviewExplanation
 //! [`PreviewView`]: crate::preview::PreviewView
 //! [`Snapshot`]: crate::Snapshot
-//! [`UsageReport`]: crate::UsageReport
 //! [is settled]: crate::preview::PreviewState::is_settled
 
 use std::net::Ipv4Addr;

@@ -50,4 +50,4 @@ pub use slot::{
 pub use snapshot::{FileWork, InvalidLabel, Origin, Snapshot, SnapshotLabel};
 pub use start_report::StartReport;
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};
-pub use usage::{GuestUsage, UsageReport};
+pub use usage::GuestUsage;

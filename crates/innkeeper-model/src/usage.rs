@@ -2,16 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GuestKind, GuestName, GuestState, MemorySize};
+use crate::{GuestKind, GuestName, GuestState, Level, MemorySize};
 
-/// The running guests by their use.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct UsageReport {
-    /// The guests, the busiest first.
-    pub guests: Vec<GuestUsage>,
-}
-
-/// The use of one running guest by the last measurement.
+/// The use of a guest that runs or rests, by the last measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuestUsage {
     /// Its name.
@@ -20,13 +13,20 @@ pub struct GuestUsage {
     pub kind: GuestKind,
     /// Its state.
     pub state: GuestState,
-    /// Memory that it uses, without the part of the file cache that the kernel can free at once, in bytes.
+    /// Its level.
+    pub level: Level,
+    /// Memory that it uses, without the part of the file cache that the kernel can free at once, in bytes. `None` while it is
+    /// asleep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
     /// Its limit of memory.
     pub memory_limit: MemorySize,
-    /// Processor time in percent of one processor between the last two measurements. `None` before the second one, and
-    /// where the host does not count it.
+    /// Disk space of its files, in bytes. `None` until it is measured; a measurement is up to ten minutes old, and up to an
+    /// hour for previews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Processor time in percent of one processor between the last two measurements. `None` before the second one, while the
+    /// guest is asleep, and where the host does not count it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_percent: Option<f64>,
     /// Bytes that it received in each second between the last two measurements, without the daemon's own probes.
@@ -35,8 +35,17 @@ pub struct GuestUsage {
     pub sent_per_second: f64,
     /// Number of open sessions: commands that users run in it.
     pub sessions: usize,
-    /// Seconds since its last use. Counted from the start of the daemon at the earliest.
-    pub idle_seconds: u64,
-    /// The last use, as a noun phrase. While `idle_seconds` is small, it is the reason that the guest is not idle.
-    pub last_use: String,
+    /// Seconds since its last use. Counted from the start of the daemon at the earliest. `None` while it is asleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
+    /// The last use, as a noun phrase. While `idle_seconds` is small, it is the reason that the guest is not idle. `None`
+    /// while it is asleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_use: Option<String>,
+    /// Its place in the order in which guests are put to sleep when memory runs short: 1 for the next one. `None` for a guest
+    /// that is not put to sleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleep_order: Option<usize>,
+    /// The reason for this place, or for having none.
+    pub sleep_reason: String,
 }

@@ -119,6 +119,10 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         let engine = engine.clone();
         tokio::spawn(async move { engine.measure().await })
     };
+    let measuring_disks = {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.measure_disks().await })
+    };
     systemd::ready();
     info!(socket = %config.socket().display(), version = env!("CARGO_PKG_VERSION"), "ready");
 
@@ -146,6 +150,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     }
     watching.abort();
     measuring.abort();
+    measuring_disks.abort();
     // Deliveries are accepted until operations have ended, which can take longer than GitHub waits. Recorded deliveries
     // are answered; later ones wait for the next daemon.
     intake_end.cancel();

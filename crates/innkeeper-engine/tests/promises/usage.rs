@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use innkeeper_facilities::{GuestTraffic, PacketCount};
-use innkeeper_model::GuestUsage;
+use innkeeper_model::{GuestState, GuestUsage, Level};
 
 use crate::fixture::{Fixture, fixture, name};
 
@@ -16,7 +16,7 @@ impl Fixture {
     async fn measured(&self) -> GuestUsage {
         self.engine.measure_once().await.expect("measured");
         let report = self.engine.usage().await.expect("a report");
-        let mut guests = report.guests.into_iter();
+        let mut guests = report.into_iter();
         guests.find(|usage| usage.name == name("web")).expect("web")
     }
 }
@@ -35,10 +35,7 @@ async fn report_has_running_guests_with_their_last_use() {
         .insert(name("web"), Duration::ZERO);
     let first = fixture.measured().await;
     assert_eq!(first.cpu_percent, None);
-    assert_eq!(
-        fixture.engine.usage().await.expect("a report").guests.len(),
-        1
-    );
+    assert_eq!(fixture.engine.usage().await.expect("a report").len(), 1);
 
     let traffic = GuestTraffic {
         to: PacketCount {
@@ -50,15 +47,15 @@ async fn report_has_running_guests_with_their_last_use() {
     };
     fixture.host.world().traffic.insert(WEB, traffic);
     let asked = fixture.measured().await;
-    assert_eq!(asked.last_use, "a new connection to it");
+    assert_eq!(asked.last_use.as_deref(), Some("a new connection to it"));
     assert_eq!(asked.cpu_percent, Some(0.0));
     assert!(asked.received_per_second > 0.0);
 
     let session = fixture.engine.open_session(&name("web"));
     let used = fixture.measured().await;
     assert_eq!(
-        (used.sessions, &*used.last_use),
-        (1, "an open session (exec)")
+        (used.sessions, used.last_use.as_deref()),
+        (1, Some("an open session (exec)"))
     );
     drop(session);
     let left = fixture.measured().await;
@@ -75,7 +72,34 @@ async fn failed_measurement_changes_nothing() {
     fixture.engine.measure_once().await.expect_err("fails");
     let report = fixture.engine.usage().await.expect("a report");
     assert_eq!(
-        report.guests.first().map(|usage| &usage.last_use),
+        report.first().map(|usage| &usage.last_use),
         Some(&before.last_use)
     );
+}
+
+/// A sleeping guest is listed without a use; one that was just used is not put to sleep.
+#[tokio::test]
+async fn report_has_sleeping_guests_and_reasons() {
+    let fixture = fixture();
+    for guest in ["web", "docs"] {
+        fixture.create(guest).await;
+    }
+    let asleep = fixture.engine.sleep(&name("docs"), "test").await;
+    fixture.ended(asleep.expect("accepted")).await;
+    let size = fixture.engine.disk_usage(&name("docs")).await;
+    let web = fixture.measured().await;
+    assert_eq!((web.level, web.sleep_order), (Level::Awake, None));
+    assert_eq!(
+        web.sleep_reason,
+        "it was used 0 s ago: its start, or that of innkeeperd"
+    );
+    let report = fixture.engine.usage().await.expect("a report");
+    let docs = report.last().expect("two guests");
+    assert_eq!(
+        (docs.level, docs.state),
+        (Level::Asleep, GuestState::Asleep)
+    );
+    assert_eq!((docs.idle_seconds, &docs.last_use), (None, &None));
+    assert_eq!(docs.disk_bytes, size.expect("measured"));
+    assert_eq!(docs.sleep_reason, "it is asleep");
 }

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use innkeeper_model::api::{
     Accepted, ConfigReport, DoctorReport, GcReport, PoolReport, SlotReport, Status,
 };
-use innkeeper_model::{Operation, OperationId, UsageReport};
+use innkeeper_model::{GuestUsage, Operation, OperationId};
 
 use super::response::{ApiResult, accepted, body};
 use super::{Context, Peer};
@@ -51,7 +51,7 @@ pub(super) async fn pool(State(context): State<Context>) -> ApiResult<PoolReport
     Ok(Json(context.engine.pool().await?))
 }
 
-pub(super) async fn usage(State(context): State<Context>) -> ApiResult<UsageReport> {
+pub(super) async fn usage(State(context): State<Context>) -> ApiResult<Vec<GuestUsage>> {
     Ok(Json(context.engine.usage().await?))
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use innkeeper_model::{GuestUsage, UsageReport};
+use innkeeper_model::{GuestUsage, Level};
 
 use crate::support::{Fixture, Sandbox, closure, wait_until};
 
@@ -16,8 +16,8 @@ fn connections_sessions_and_processor_time_are_uses() {
     let client = sandbox.client();
     let guest = client.create("web", &closure);
     let usage = || {
-        let report: UsageReport = client.get("/v1/usage");
-        report.guests.into_iter().next()
+        let report: Vec<GuestUsage> = client.get("/v1/usage");
+        report.into_iter().next()
     };
     let until = |description: &str, condition: fn(&GuestUsage) -> bool| {
         wait_until(description, || {
@@ -30,12 +30,12 @@ fn connections_sessions_and_processor_time_are_uses() {
     let address = guest.guest_address.expect("an address");
     TcpStream::connect((address, 9)).expect_err("no server");
     until("the connection is seen", |usage| {
-        usage.last_use == "a new connection to it"
+        usage.last_use.as_deref() == Some("a new connection to it")
     });
 
     let mut session = sandbox.spawn_program("agent", &["exec", "web", "--", "sh", "-c", LOOP]);
     until("the session is seen", |usage| {
-        usage.last_use == "an open session (exec)"
+        usage.last_use.as_deref() == Some("an open session (exec)")
             && usage.sessions == 1
             && usage.cpu_percent.is_some_and(|percent| percent > 1.0)
     });
@@ -46,7 +46,15 @@ fn connections_sessions_and_processor_time_are_uses() {
     let detached = ["exec", "--detach", "web", "--", "sh", "-c", LOOP];
     assert!(sandbox.program("agent", &detached, b"").status.success());
     until("the processor time is seen", |usage| {
-        usage.sessions == 0 && usage.last_use.starts_with("processor time: ")
+        let last_use = usage.last_use.as_deref().unwrap_or_default();
+        usage.sessions == 0 && last_use.starts_with("processor time: ")
+    });
+    until("its files are measured", |usage| {
+        usage.disk_bytes.is_some_and(|bytes| bytes > 0)
+    });
+    client.change("web", "sleep");
+    until("it is shown asleep", |usage| {
+        usage.level == Level::Asleep && usage.idle_seconds.is_none() && usage.disk_bytes.is_some()
     });
     client.change("web", "stop");
     wait_until("it is not measured any more", || usage().is_none());

@@ -346,7 +346,7 @@ pub(super) const EXAMPLES: Examples = &[
         &[
             (
                 "innkeeper top",
-                "Watch the processor time, memory, traffic and idle time of the running guests.",
+                "Watch what the guests use, how long they have been idle, and which one is put to sleep next.",
             ),
             (
                 "innkeeper top --json",
