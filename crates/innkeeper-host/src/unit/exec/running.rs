@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use innkeeper_model::Backoff;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 
@@ -20,6 +22,12 @@ const ATTACHED: &str = "run-";
 
 /// Prefix of the cgroups whose processes outlive their session and the daemon.
 const DETACHED: &str = "detached-";
+
+/// The pauses between attempts to kill a command's processes.
+const ATTEMPTS: Backoff = Backoff::new(PAUSE, Duration::from_secs(1));
+
+/// Number of polls for the start of a command before the pauses between them grow, as between those attempts.
+const QUICK_POLLS: u32 = 100;
 
 /// Numbers the cgroups of one daemon.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -78,16 +86,19 @@ impl Group {
     }
 
     /// Waits until no process is left and removes the cgroups. With `kill`, kills the processes until then: version 1
-    /// cannot kill all at once, so processes that fork meanwhile are killed by the next attempt.
+    /// cannot kill all at once, so processes that fork meanwhile are killed by the next attempt. Those of a paused guest end
+    /// only when it continues, which may take days: the attempts become rare.
     async fn remove(self, kill: bool) -> Result<(), FileError> {
         if !self.is_own {
             return Ok(());
         }
         let tracking = self.tracking();
+        let mut attempt = 0;
         while !cgroup::pids(tracking).on("list", tracking)?.is_empty() {
             if kill {
                 cgroup::kill(tracking)?;
-                tokio::time::sleep(PAUSE).await;
+                attempt += 1;
+                tokio::time::sleep(ATTEMPTS.delay(attempt)).await;
             } else {
                 cgroup::emptied(tracking).await?;
             }
@@ -170,6 +181,7 @@ impl Running {
     /// Waits until nsenter's child has executed the command. Returns the exit status when it has ended, or could not be
     /// executed.
     pub(super) async fn started(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
+        let mut polls = 0_u32;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
@@ -179,7 +191,10 @@ impl Running {
             {
                 return Ok(None);
             }
-            tokio::time::sleep(PAUSE).await;
+            // It takes milliseconds, unless the guest is paused meanwhile.
+            polls = polls.saturating_add(1);
+            let pause = ATTEMPTS.delay(polls.saturating_sub(QUICK_POLLS));
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -216,4 +231,22 @@ fn kill_children(parent: Pid, cgroup: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the kernel's first version of freezers, the processes of a paused guest do not end before it continues.
+    #[test]
+    fn attempts_to_kill_a_paused_command_become_rare() {
+        let hour = Duration::from_secs(3600);
+        let mut spent = Duration::ZERO;
+        let attempts = (1..).take_while(|attempt| {
+            spent += ATTEMPTS.delay(*attempt);
+            spent < hour
+        });
+        assert!(attempts.count() < 3610);
+        assert_eq!(ATTEMPTS.delay(1), PAUSE);
+    }
 }

@@ -118,3 +118,36 @@ async fn paused_guest_is_removed_without_a_trace() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn command_that_ends_while_its_guest_is_paused_leaves_nothing_behind() {
+    for_both_versions(
+        "command_that_ends_while_its_guest_is_paused_leaves_nothing_behind",
+        async |host| {
+            let units = host.units().await;
+            let guest = host.guest("web", COUNT_UP);
+            boot(&units, &guest).await;
+            let session = units
+                .exec(&guest.name, &request(&["cat"]))
+                .await
+                .expect("runs");
+            let parents = host.groups(&guest).await.exec;
+            let commands = || {
+                let dirs = parents.iter().filter_map(|dir| fs::read_dir(dir).ok());
+                dirs.flatten()
+                    .flatten()
+                    .filter(|entry| entry.path().is_dir())
+                    .count()
+            };
+            assert_ne!(commands(), 0);
+            units.freeze(&guest.name).await.expect("freezes");
+            drop(session);
+            units.thaw(&guest.name).await.expect("continues");
+            while commands() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            units.remove(&guest.name).await.expect("removed");
+        },
+    )
+    .await;
+}
