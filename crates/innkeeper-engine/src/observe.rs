@@ -22,6 +22,8 @@ pub(crate) struct Observed {
     pub(crate) unit: Option<UnitPhase>,
     /// Its processes are suspended.
     pub(crate) frozen: bool,
+    /// Its processes are to be suspended, and some still run.
+    pub(crate) freezing: bool,
     /// The guest can boot a system of its own.
     pub(crate) boots_own: bool,
     /// The state of its own system in the record.
@@ -45,6 +47,7 @@ pub(crate) async fn observe(host: &Facilities, guest: &Guest) -> Result<Observed
     }
     let unit = host.units.phase(&guest.name).await?;
     observed.frozen = unit.as_ref().is_some_and(|unit| unit.frozen);
+    observed.freezing = unit.as_ref().is_some_and(|unit| unit.freezing);
     observed.unit = unit.map(|unit| unit.phase);
     // Also while it runs: a restore restarts it.
     if guest.desired == DesiredState::Running {

@@ -179,6 +179,7 @@ pub(crate) fn plan(goal: Goal, work: Option<&FileWork>, observed: &Observed) -> 
                 unit: None,
                 network_present: false,
                 frozen: false,
+                freezing: false,
                 ..*observed
             };
             stages.extend(plan(goal, None, &stopped));
@@ -194,6 +195,7 @@ pub(crate) fn plan(goal: Goal, work: Option<&FileWork>, observed: &Observed) -> 
                 unit: None,
                 network_present: false,
                 frozen: false,
+                freezing: false,
                 // Also if the profile names another system meanwhile: the guest determines that.
                 boots_own: false,
                 own_system: Some(OwnSystemState::Failed),
@@ -285,7 +287,8 @@ fn leave(observed: &Observed) -> Vec<Stage> {
 }
 
 fn thaw(observed: &Observed) -> Vec<Stage> {
-    Vec::from_iter(observed.frozen.then(|| vec![Step::Thaw]))
+    let is_held = observed.frozen || observed.freezing;
+    Vec::from_iter(is_held.then(|| vec![Step::Thaw]))
 }
 
 /// Repairs the host's side of a guest without disturbing its processes.

@@ -31,6 +31,8 @@ pub struct UnitSeen {
     pub leader: Option<u32>,
     /// True if all of its processes are suspended.
     pub frozen: bool,
+    /// True if they are to be suspended, and some still run: the daemon was killed meanwhile, or one waits for a disk.
+    pub freezing: bool,
 }
 
 /// A guest's console, in chunks, as it is written.

@@ -47,6 +47,7 @@ fn any_observed() -> impl Strategy<Value = Observed> {
                 unit,
                 // Nothing else can be frozen.
                 frozen: frozen && unit == Some(Running),
+                freezing: false,
                 boots_own: own_system.is_some(),
                 own_system,
             },
@@ -161,6 +162,12 @@ fn plans_of_levels_read_as_arrows() {
     insta::assert_snapshot!(show(Level::Asleep, &observed(Some(Running))), @"stop-unit → remove-unit → remove-network");
     insta::assert_snapshot!(show(Level::Asleep, &frozen), @"stop-unit → remove-unit → remove-network");
     insta::assert_snapshot!(show(Level::Awake, &frozen), @"thaw");
+    let freezing = Observed {
+        freezing: true,
+        ..observed(Some(Running))
+    };
+    insta::assert_snapshot!(show(Level::Paused, &freezing), @"freeze");
+    insta::assert_snapshot!(show(Level::Awake, &freezing), @"thaw");
     insta::assert_snapshot!(show(Level::Awake, &observed(None)), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
     let work = |level, work: FileWork| show_goal(at(level), Some(&work), &frozen);
     insta::assert_snapshot!(work(Level::Paused, FileWork::TakeSnapshot(label())), @"take-snapshot");

@@ -99,6 +99,7 @@ impl FakeHost {
     pub fn end_quietly(&self, guest: &GuestName, status: i32) {
         let mut world = self.world();
         world.frozen.remove(guest);
+        world.freezing.remove(guest);
         world.units.insert(guest.clone(), UnitPhase::Exited(status));
     }
 

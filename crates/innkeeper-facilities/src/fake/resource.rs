@@ -69,6 +69,7 @@ impl Resource for Part {
                 let mut world = self.host.world();
                 world.units.remove(guest);
                 world.frozen.remove(guest);
+                world.freezing.remove(guest);
             }
         }
         Ok(())

@@ -42,7 +42,8 @@ impl Units for Part {
             guest: guest.clone(),
             phase: *phase,
             leader: phase.is_alive().then_some(world.starts),
-            frozen: world.frozen.contains(guest),
+            frozen: world.frozen.contains(guest) && !world.freezing.contains(guest),
+            freezing: world.freezing.contains(guest),
         });
         Ok(seen.collect())
     }
@@ -70,6 +71,7 @@ impl Units for Part {
             phase: UnitPhase::AtDoor,
             leader: Some(world.starts),
             frozen: false,
+            freezing: false,
         })
     }
 
@@ -106,12 +108,15 @@ impl Units for Part {
             return Ok(false);
         }
         world.frozen.insert(guest.clone());
+        world.freezing.remove(guest);
         Ok(true)
     }
 
     async fn thaw(&self, guest: &GuestName) -> Result<(), FacilityError> {
         self.call("unit.thaw", Some(guest))?;
-        self.host.world().frozen.remove(guest);
+        let mut world = self.host.world();
+        world.frozen.remove(guest);
+        world.freezing.remove(guest);
         Ok(())
     }
 

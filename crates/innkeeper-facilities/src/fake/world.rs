@@ -94,6 +94,8 @@ pub struct World {
     pub units: BTreeMap<GuestName, UnitPhase>,
     /// Guests whose processes are suspended.
     pub frozen: BTreeSet<GuestName>,
+    /// Guests whose processes are to be suspended, and some still run.
+    pub freezing: BTreeSet<GuestName>,
     /// `true` if the host cannot suspend processes.
     pub without_freezer: bool,
     /// Consoles of guests. Other guests have none.

@@ -107,6 +107,7 @@ impl Guests {
             },
             leader: leader.map(|leader| leader.pid),
             frozen: false,
+            freezing: false,
         }
     }
 

@@ -64,7 +64,7 @@ impl<'a> Freezer<'a> {
         )
     }
 
-    /// Reports whether the cgroup is to be suspended, also while processes still run.
+    /// Reports whether the cgroup is to be suspended, also while processes still run ([`Self::has_stopped`]).
     fn is_suspended(&self) -> io::Result<bool> {
         let path = match self {
             Self::Two(cgroup) => cgroup.join("cgroup.freeze"),
@@ -119,12 +119,64 @@ pub(in super::super) fn thaw(cgroups: &[PathBuf]) -> Result<(), FileError> {
     }
 }
 
-/// Reports whether the processes of cgroups are suspended, or about to be.
-pub(in super::super) fn is_frozen(cgroups: &[PathBuf]) -> bool {
-    Freezer::find(cgroups).is_some_and(|freezer| is_suspended(&freezer))
+/// How far the processes of a cgroup are suspended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Suspension {
+    /// They run.
+    None,
+    /// They are to be suspended, and some still run.
+    Begun,
+    /// All are suspended.
+    Complete,
+}
+
+/// Returns how far the processes of cgroups are suspended.
+pub(in super::super) fn suspension(cgroups: &[PathBuf]) -> Suspension {
+    match Freezer::find(cgroups) {
+        Some(freezer) if is_suspended(&freezer) => match freezer.has_stopped() {
+            Ok(true) => Suspension::Complete,
+            _ => Suspension::Begun,
+        },
+        _ => Suspension::None,
+    }
 }
 
 /// A cgroup that cannot be read is gone, with its processes.
 fn is_suspended(freezer: &Freezer<'_>) -> bool {
     freezer.is_suspended().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suspension_is_complete_when_all_processes_have_stopped() {
+        let cgroup = tempfile::tempdir().expect("a directory");
+        let cgroups = [cgroup.path().to_owned()];
+        assert_eq!(suspension(&cgroups), Suspension::None);
+        let write = |file: &str, content: &str| {
+            fs::write(cgroup.path().join(file), content).expect("written");
+        };
+        // As the kernel shows it, in both versions.
+        for (requested, reached, expected) in [
+            ("0\n", "frozen 0\n", Suspension::None),
+            ("1\n", "frozen 0\n", Suspension::Begun),
+            ("1\n", "frozen 1\n", Suspension::Complete),
+        ] {
+            write("cgroup.freeze", requested);
+            write("cgroup.events", &format!("populated 1\n{reached}"));
+            assert_eq!(suspension(&cgroups), expected);
+        }
+        fs::remove_file(cgroup.path().join("cgroup.freeze")).expect("removed");
+        for (requested, reached, expected) in [
+            ("0\n", "THAWED\n", Suspension::None),
+            ("1\n", "FREEZING\n", Suspension::Begun),
+            ("1\n", "FROZEN\n", Suspension::Complete),
+        ] {
+            write("freezer.self_freezing", requested);
+            write("freezer.state", reached);
+            assert_eq!(suspension(&cgroups), expected);
+        }
+    }
 }

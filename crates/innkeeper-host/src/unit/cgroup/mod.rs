@@ -18,7 +18,7 @@ mod listing;
 mod machine;
 mod processes;
 
-pub(super) use freezer::{freeze, is_frozen, thaw};
+pub(super) use freezer::{Suspension, freeze, suspension, thaw};
 pub(super) use hierarchy::confine;
 pub(super) use listing::{children, contains, cpu_time, memory, oom_kills, pids};
 pub(crate) use machine::{Cgroups, MachineCgroups};

@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::process::Child;
 use tokio::sync::oneshot;
 
+use super::cgroup::{self, Suspension};
 use super::config::UnitConfig;
 use super::error::UnitError;
 use super::exec;
@@ -25,7 +26,7 @@ use super::leader::Leader;
 use super::nspawn::{self, Boot};
 use super::process::{Process, find_program};
 use super::supervisor::{End, Ended, Supervisor};
-use super::{cgroup, door, nspawn_cleanup};
+use super::{door, nspawn_cleanup};
 use crate::FileErrorExt;
 use crate::closure::shared;
 
@@ -146,8 +147,10 @@ impl<S: Supervisor> SupervisedUnits<S> {
     async fn look(&self, guest: &GuestName) -> Result<Option<UnitSeen>, UnitError> {
         let leader = self.leader(guest)?;
         if leader.is_some() || self.is_alive(guest)? {
+            let suspension = cgroup::suspension(&self.supervisor.groups(guest).freezer);
             return Ok(Some(UnitSeen {
-                frozen: cgroup::is_frozen(&self.supervisor.groups(guest).freezer),
+                frozen: suspension == Suspension::Complete,
+                freezing: suspension == Suspension::Begun,
                 ..self.guests.seen(guest, leader)
             }));
         }
@@ -166,6 +169,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             phase: UnitPhase::Exited(status),
             leader: None,
             frozen: false,
+            freezing: false,
         }))
     }
 
