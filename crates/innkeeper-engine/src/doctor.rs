@@ -66,8 +66,9 @@ impl Engine {
             return broken(subject, format!("{state}: {fault}"), fault.remedy.clone());
         }
         let own = guest.own_system.as_ref();
+        let own_failure = own.and_then(|own| own.failure.as_ref());
         if missing.is_empty()
-            && let Some(failure) = own.and_then(|own| own.failure.as_ref())
+            && let Some(failure) = guest.wake_failure.as_ref().or(own_failure)
         {
             return Check {
                 verdict: Verdict::Warning,

@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use innkeeper_facilities::Prepared;
 use innkeeper_model::{
-    ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Level, Operation,
-    OwnSystemState, StorePath, Trust, UnitPhase, Verb,
+    ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Operation, OwnSystemState,
+    StorePath, Trust, Verb,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
@@ -16,6 +16,10 @@ use crate::journal::Subject;
 use crate::observe::{has, observe, resources};
 use crate::plan::{Goal, Stage, Step, plan, plan_change};
 use crate::probe::Edge;
+
+mod rollback;
+
+pub(crate) use rollback::resume_rollback;
 
 /// Work for the caller to schedule after a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,25 +42,12 @@ pub(crate) async fn drive(
 ) -> FollowUp {
     let _guest = inner.guest_locks.lock(name).await;
     let _activity = inner.activity.read().await;
-    let mut drive = Drive {
-        inner,
-        name,
-        verb: operation.as_ref().map_or(Verb::Restore, |o| o.verb),
-        subject: Subject {
-            operation: operation.as_ref().map(|o| o.id),
-            guest: Some(name.clone()),
-        },
-        prepared: Mutex::default(),
-        left_own_system: false,
-        was_ended: false,
-    };
+    let mut drive = Drive::new(inner, name, operation);
     let result = drive.converge().await;
     // Drop a unit that was prepared and not started before the result becomes visible.
     drop(drive.prepared.lock().take());
     let follow_up = drive.conclude(result).await;
-    if let Some(id) = drive.subject.operation {
-        inner.in_flight.lock().remove(&id);
-    }
+    drive.leave();
     follow_up
 }
 
@@ -86,7 +77,30 @@ enum Conclusion {
     ChangeFailed(Failure),
 }
 
-impl Drive<'_> {
+impl<'a> Drive<'a> {
+    /// Without an operation, it is a restore.
+    fn new(inner: &'a Inner, name: &'a GuestName, operation: Option<Operation>) -> Self {
+        Self {
+            inner,
+            name,
+            verb: operation.as_ref().map_or(Verb::Restore, |o| o.verb),
+            subject: Subject {
+                operation: operation.as_ref().map(|o| o.id),
+                guest: Some(name.clone()),
+            },
+            prepared: Mutex::default(),
+            left_own_system: false,
+            was_ended: false,
+        }
+    }
+
+    /// Records that no task drives the operation any more.
+    fn leave(&self) {
+        if let Some(id) = self.subject.operation {
+            self.inner.in_flight.lock().remove(&id);
+        }
+    }
+
     /// Observes the guest, plans, and executes the plan; again after each phase of a change of its closure.
     async fn converge(&mut self) -> Result<Conclusion, EngineError> {
         loop {
@@ -446,9 +460,7 @@ impl Drive<'_> {
             Ok(Conclusion::ChangeFailed(failure)) => {
                 self.clear_fault().await;
                 self.inner.failures.reset(self.name);
-                self.inner.probe(self.verb, "finish", Edge::Before);
                 self.finish_with(&failure).await;
-                self.inner.probe(self.verb, "finish", Edge::After);
                 FollowUp::None
             }
             Ok(Conclusion::Removed) => {
@@ -486,7 +498,9 @@ impl Drive<'_> {
         let kind = EventKind::Failed {
             failure: failure.clone(),
         };
+        self.inner.probe(self.verb, "finish", Edge::Before);
         self.inner.finish(&self.subject, Some(failure), kind).await;
+        self.inner.probe(self.verb, "finish", Edge::After);
     }
 
     async fn succeed(&self) {
@@ -498,74 +512,6 @@ impl Drive<'_> {
                 .await;
             self.inner.probe(self.verb, "finish", Edge::After);
         }
-    }
-
-    /// Rolls back: a create to absent, a start or an undelete to stopped, a pause to awake, a wake to asleep, work on files
-    /// to the guest as before. Any other operation keeps its desired state and is retried.
-    async fn fail(&self, failure: &Failure) -> FollowUp {
-        warn!(guest = %self.name, verb = %self.verb, code = %failure.code, "{failure}");
-        let rolled_back = match self.verb {
-            Verb::Create | Verb::Fork => {
-                let result = self.roll_back(DesiredState::Absent, failure).await;
-                result.is_ok().then_some(FollowUp::None)
-            }
-            // The guest keeps the files that it has or is about to adopt.
-            Verb::Start | Verb::Undelete => {
-                let result = self.roll_back(DesiredState::Stopped, failure).await;
-                result.is_ok().then_some(FollowUp::None)
-            }
-            Verb::Pause => {
-                let recorded = self.inner.store.set_level(self.name, Level::Awake).await;
-                recorded.is_ok().then_some(FollowUp::DriveAgain)
-            }
-            Verb::Wake => self.roll_back_wake().await,
-            Verb::Snapshot | Verb::RestoreSnapshot => {
-                let abandoned = self.inner.abandon_file_work(self.name).await;
-                matches!(abandoned, Ok(true)).then_some(FollowUp::DriveAgain)
-            }
-            _ => None,
-        };
-        let follow_up = match rolled_back {
-            Some(follow_up) => follow_up,
-            None => {
-                if let Err(error) = self.inner.store.set_fault(self.name, Some(failure)).await {
-                    warn!(guest = %self.name, %error, "cannot record the guest's fault");
-                }
-                FollowUp::RetryLater
-            }
-        };
-        self.finish_with(failure).await;
-        follow_up
-    }
-
-    /// Puts a guest to sleep again that did not start. One that runs is as awake as it can be, and its repair is retried.
-    async fn roll_back_wake(&self) -> Option<FollowUp> {
-        let seen = self.inner.host.units.phase(self.name).await.ok()?;
-        if seen.is_some_and(|seen| seen.phase == UnitPhase::Running) {
-            return None;
-        }
-        let store = &self.inner.store;
-        store.set_level(self.name, Level::Asleep).await.ok()?;
-        Some(FollowUp::DriveAgain)
-    }
-
-    async fn roll_back(&self, desired: DesiredState, failure: &Failure) -> Result<(), EngineError> {
-        let store = &self.inner.store;
-        store.set_desired_state(self.name, desired).await?;
-        let Some(guest) = store.guest(self.name).await? else {
-            return Ok(());
-        };
-        let observed = observe(&self.inner.host, &guest).await?;
-        // `Forget` is left out: the record is deleted below, in one transaction with the operation's failure.
-        let stages: Vec<Stage> = plan(Goal::of(&guest), None, &observed)
-            .into_iter()
-            .filter(|stage| !stage.contains(&Step::Forget))
-            .collect();
-        self.execute(guest.desired, &stages).await?;
-        if desired == DesiredState::Absent {
-            self.forget(Some(failure)).await?;
-        }
-        Ok(())
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use innkeeper_facilities::{Console, ExecSession, Facilities};
 use innkeeper_model::api::{Accepted, ExecRequest};
 use innkeeper_model::{
-    EventKind, Explain, Guest, GuestName, Operation, OperationId, OperationState, Verb,
+    EventKind, Explain, Failure, Guest, GuestName, Operation, OperationId, OperationState, Verb,
 };
 use innkeeper_store::Store;
 use tracing::warn;
 
 use crate::EngineError;
-use crate::drive::{FollowUp, drive};
+use crate::drive::{FollowUp, drive, resume_rollback};
 use crate::inner::{EngineConfig, Inner};
 use crate::journal::{Journal, Subject};
 use crate::probe::Probe;
@@ -220,13 +220,27 @@ impl Engine {
     pub(crate) fn spawn_drive(&self, name: GuestName, operation: Option<Operation>) {
         let engine = self.clone();
         self.spawn(async move {
-            match drive(&engine.inner, &name, operation).await {
-                FollowUp::None => {}
-                FollowUp::MaintainRetained => engine.spawn_retained_maintenance(false),
-                FollowUp::DriveAgain => engine.spawn_drive(name, None),
-                FollowUp::RetryLater => engine.retry_later(name),
-            }
+            let follow_up = drive(&engine.inner, &name, operation).await;
+            engine.follow_up(name, follow_up);
         });
+    }
+
+    /// Completes the rollback of an operation that a crash interrupted, in a task.
+    pub(crate) fn spawn_rollback(&self, name: GuestName, operation: Operation, failure: Failure) {
+        let engine = self.clone();
+        self.spawn(async move {
+            let follow_up = resume_rollback(&engine.inner, &name, operation, &failure).await;
+            engine.follow_up(name, follow_up);
+        });
+    }
+
+    fn follow_up(&self, name: GuestName, follow_up: FollowUp) {
+        match follow_up {
+            FollowUp::None => {}
+            FollowUp::MaintainRetained => self.spawn_retained_maintenance(false),
+            FollowUp::DriveAgain => self.spawn_drive(name, None),
+            FollowUp::RetryLater => self.retry_later(name),
+        }
     }
 
     /// Drives a guest again after a delay that grows with each failure.

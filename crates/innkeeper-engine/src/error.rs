@@ -71,6 +71,14 @@ pub enum EngineError {
         /// Its level.
         level: Level,
     },
+    /// The guest should be awake and has no processes, so that it cannot be paused.
+    #[error("guest '{guest}' has no processes to pause: it has ended")]
+    NoProcesses {
+        /// The guest.
+        guest: GuestName,
+        /// Its kind.
+        kind: GuestKind,
+    },
     /// The guest's running system did not switch to a closure.
     #[error("guest '{guest}' cannot switch to {closure}: {finding}")]
     Switch {
@@ -139,7 +147,7 @@ impl Explain for EngineError {
             Self::Preview(_) => Code::GuestIsPreview,
             Self::MustNotRun(_) => Code::GuestRunning,
             Self::NoFreezer(_) => Code::KernelFeatureMissing,
-            Self::Resting { .. } => Code::GuestNotRunning,
+            Self::Resting { .. } | Self::NoProcesses { .. } => Code::GuestNotRunning,
             Self::OperationNotFound(_) => Code::OperationNotFound,
             Self::FlakeUnset => Code::FlakeUnset,
             Self::UserIds(_) => Code::UserIdsUnsupported,
@@ -166,12 +174,15 @@ impl Explain for EngineError {
             Self::GuestNotFound(_) => "`agent list` shows the existing guests.".to_owned(),
             Self::Preview(_) => "The request is for agents only; `agent list` shows them.".to_owned(),
             Self::MustNotRun(guest) => format!(
-                "Pause or stop it first: `agent pause {guest}`, `agent stop {guest}`. Guests on thin volumes (storage.driver = \"lvm-thin\") can be copied while they run."
+                "Put it to sleep first: `agent sleep {guest}`. `agent pause {guest}` is enough where the host can pause guests. Guests on thin volumes (storage.driver = \"lvm-thin\") can be copied while they run."
             ),
             Self::NoFreezer(guest) => format!(
                 "Mount cgroups of version 2, or the freezer of version 1, where innkeeperd may write below /sys/fs/cgroup. Without a freezer, a guest can still sleep: `agent sleep {guest}`, or `preview sleep {guest}` if it is a preview."
             ),
             Self::Resting { guest, kind, .. } => format!("Wake it first: `{kind} wake {guest}`."),
+            Self::NoProcesses { guest, kind } => format!(
+                "innkeeperd starts it again; `innkeeper events --guest {guest}` shows the attempts. `{kind} sleep {guest}` keeps it down until it is woken."
+            ),
             Self::OperationNotFound(_) => "`innkeeper events` shows recent operations.".to_owned(),
             Self::UserIds(_) => "Request 65536 user ids (--user-ids, or guest.user_ids in innkeeperd's configuration). More require guest.user_namespace = \"on\" or \"auto\", and state_dir on a file system with id-mapped mounts: `innkeeper doctor` shows whether it has them.".to_owned(),
             Self::NestingRefused => "Set guest.nesting = true in innkeeperd's configuration and restart innkeeperd. docs/security.md describes the cost.".to_owned(),

@@ -22,6 +22,16 @@ const POLL: Duration = Duration::from_millis(200);
 /// Timeout of one query.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The states of a system whose service manager responds. Before that, the paths of its programs may not exist.
+const RESPONSES: [&str; 6] = [
+    "initializing",
+    "starting",
+    "running",
+    "degraded",
+    "maintenance",
+    "stopping",
+];
+
 /// Maximum number of failed units that are recorded.
 const MAX_UNITS: usize = 100;
 
@@ -66,6 +76,27 @@ const CONSOLE_LINE: usize = 400;
 const CONSOLE_BYTES: usize = 256 << 10;
 
 impl Inner {
+    /// Waits until the guest's service manager responds. Returns at once without one, and when the guest does not run.
+    pub(crate) async fn await_response(&self, name: &GuestName) -> Result<(), EngineError> {
+        let guest = self.store.guest(name).await?;
+        let closure = guest.and_then(|guest| guest.closure);
+        let Some(systemctl) = self.systemctl(closure.as_ref()).await? else {
+            return Ok(());
+        };
+        let started = Instant::now();
+        loop {
+            self.require_running(name).await?;
+            let query = [systemctl.as_str(), "is-system-running"];
+            let ran = self.run_in_guest(name, &query, QUERY_TIMEOUT, |_| {}).await;
+            let state = ran.as_ref().map_or("", |ran| ran.stdout.trim());
+            let is_without_systemd = state == "offline" && started.elapsed() > OFFLINE;
+            if RESPONSES.contains(&state) || is_without_systemd {
+                return Ok(());
+            }
+            sleep(POLL).await;
+        }
+    }
+
     /// Waits until the guest's system is up. Units that had failed before do not count.
     ///
     /// # Errors

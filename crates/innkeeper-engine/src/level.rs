@@ -2,8 +2,12 @@
 //!
 //! A request records the level, and the plan follows it like the desired state.
 
+use std::time::Duration;
+
 use innkeeper_model::api::Accepted;
-use innkeeper_model::{EventKind, GuestName, Level, OperationId, OperationState, Verb};
+use innkeeper_model::{
+    DesiredState, EventKind, GuestName, Level, OperationId, OperationState, UnitPhase, Verb,
+};
 use innkeeper_store::StoreError;
 
 use crate::EngineError;
@@ -11,12 +15,16 @@ use crate::engine::Engine;
 use crate::inner::Inner;
 use crate::journal::Subject;
 
+/// Timeout for the service manager of a guest that was woken.
+const SERVICES_TIMEOUT: Duration = Duration::from_secs(60);
+
 impl Engine {
     /// Records that a guest should be paused, and freezes its processes.
     ///
     /// # Errors
-    /// When the guest does not exist, is stopped, asleep or busy.
+    /// When the guest does not exist, is stopped, asleep or busy, or has ended and is about to be started again.
     pub async fn pause(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
+        self.require_processes(name).await?;
         self.set_level(name, Level::Paused, Verb::Pause, actor)
             .await
     }
@@ -30,12 +38,22 @@ impl Engine {
             .await
     }
 
-    /// Records that a guest should be awake, and continues or starts it.
+    /// Records that a guest should be awake, and continues or starts it. Coalesces concurrent requests.
     ///
     /// # Errors
     /// When the guest does not exist, is stopped or busy.
     pub async fn wake(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
-        self.set_level(name, Level::Awake, Verb::Wake, actor).await
+        match self.set_level(name, Level::Awake, Verb::Wake, actor).await {
+            Err(EngineError::Store(StoreError::GuestBusy {
+                operation,
+                verb: Verb::Wake,
+                ..
+            })) => Ok(Accepted {
+                operation,
+                guest: Some(name.clone()),
+            }),
+            result => result,
+        }
     }
 
     /// Wakes a guest that is paused or asleep, or about to be, and returns when it is awake. Coalesces concurrent calls. Has
@@ -67,6 +85,13 @@ impl Engine {
         }
     }
 
+    /// Waits until commands find their programs in a guest that was woken: its service manager responds, if its closure has
+    /// one. Returns after a minute in any case: a command may be meant to show why the system does not come up.
+    pub async fn await_services(&self, name: &GuestName) {
+        let response = self.inner.await_response(name);
+        drop(tokio::time::timeout(SERVICES_TIMEOUT, response).await);
+    }
+
     /// Waits for the end of an operation. Returns its failure if it must succeed.
     async fn require_end(&self, id: OperationId, must_succeed: bool) -> Result<(), EngineError> {
         let operation = self.ended_operation(id).await?;
@@ -76,6 +101,21 @@ impl Engine {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Requires that a guest that should be awake is. While an operation works on it, that one is the reason to refuse.
+    async fn require_processes(&self, name: &GuestName) -> Result<(), EngineError> {
+        let guest = self.guest(name).await?;
+        if guest.desired != DesiredState::Running || guest.level != Level::Awake {
+            return Ok(());
+        }
+        let unit = self.inner.host.units.phase(name).await?;
+        let runs = unit.is_some_and(|unit| unit.phase == UnitPhase::Running);
+        if runs || self.operation_on(name).await?.is_some() {
+            return Ok(());
+        }
+        let (guest, kind) = (guest.name, guest.kind);
+        Err(EngineError::NoProcesses { guest, kind })
     }
 
     async fn set_level(

@@ -39,8 +39,12 @@ impl Engine {
                 self.spawn_restore(guest.name);
                 continue;
             };
+            let rollback = self.inner.store.rollback_of(operation.id).await?;
             self.inner.in_flight.lock().insert(operation.id);
-            self.spawn_drive(guest.name, Some(operation));
+            match rollback {
+                None => self.spawn_drive(guest.name, Some(operation)),
+                Some(failure) => self.spawn_rollback(guest.name, operation, failure),
+            }
         }
         for orphaned in unfinished.into_values() {
             self.fail_interrupted(&orphaned).await?;

@@ -89,6 +89,9 @@ pub struct Guest {
     pub ssh_host_key: Option<String>,
     /// The failure of the last attempt to reach the desired state.
     pub fault: Option<Failure>,
+    /// The failure of the last attempt to wake it, while it sleeps on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_failure: Option<Failure>,
     /// Work on its files that comes before all other steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_work: Option<FileWork>,
@@ -291,6 +294,7 @@ mod tests {
             },
             ssh_host_key: None,
             fault: faulty.then(|| Failure::new(Code::Internal, "x")),
+            wake_failure: None,
             file_work: None,
             retain: None,
             change: None,

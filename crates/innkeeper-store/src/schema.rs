@@ -117,6 +117,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "guests' own systems",
         sql: include_str!("schema/23.sql"),
     },
+    Migration {
+        name: "failed wakes, interrupted rollbacks",
+        sql: include_str!("schema/24.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -65,6 +65,14 @@ fn render(view: &GuestView) -> String {
         )
         .ok();
     }
+    if let Some(failure) = &guest.wake_failure {
+        writeln!(
+            text,
+            "\nThe last attempt to wake it failed: {}",
+            plain(&failure.message)
+        )
+        .ok();
+    }
     if let Some(report) = own_system_failure(view) {
         writeln!(text, "\n{report}").ok();
         let own = guest.own_system.as_ref();

@@ -48,6 +48,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
             },
             ssh_host_key: Some(HOST_KEY.to_owned()),
             fault: None,
+            wake_failure: None,
             file_work: None,
             retain: None,
             change: None,

@@ -144,6 +144,7 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         },
         ssh_host_key: None,
         fault: None,
+        wake_failure: None,
         file_work: None,
         retain: None,
         change: None,

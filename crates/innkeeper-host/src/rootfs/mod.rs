@@ -210,6 +210,7 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
         },
         ssh_host_key: None,
         fault: None,
+        wake_failure: None,
         file_work: None,
         retain: None,
         change: None,

@@ -326,6 +326,7 @@ mod tests {
             },
             ssh_host_key: None,
             fault: None,
+            wake_failure: None,
             file_work: None,
             retain: None,
             change: None,

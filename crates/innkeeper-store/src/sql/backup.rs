@@ -88,6 +88,7 @@ pub(crate) fn insert_guest(
         ("closure_change", "NULL".to_owned()),
         ("retain", "NULL".to_owned()),
         ("fault", "?2".to_owned()),
+        ("wake_failure", "NULL".to_owned()),
         // No memory is restored.
         (
             "level",

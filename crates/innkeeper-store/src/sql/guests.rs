@@ -125,6 +125,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         limits: row.json("limits")?,
         ssh_host_key: row.get("ssh_host_key")?,
         fault: row.opt_failure("fault")?,
+        wake_failure: row.opt_failure("wake_failure")?,
         file_work: row.opt_json("file_work")?,
         retain: retain.map(RetainedId),
         change: row.opt_json("closure_change")?,

@@ -48,6 +48,31 @@ pub(crate) fn end(
     Ok(())
 }
 
+/// Records the failure of an operation whose rollback begins. One that ended before stays as it is.
+pub(crate) fn begin_rollback(
+    transaction: &Transaction<'_>,
+    id: OperationId,
+    failure: &Failure,
+) -> Result<(), QueryError> {
+    sql::execute(
+        transaction,
+        "UPDATE operations SET rollback = ?2 WHERE id = ?1 AND state = 'running'",
+        (id.0, Json(failure)),
+    )?;
+    Ok(())
+}
+
+/// Returns the failure of a running operation whose rollback has begun.
+pub(crate) fn rollback(
+    connection: &Connection,
+    id: OperationId,
+) -> Result<Option<Failure>, QueryError> {
+    let query = "SELECT rollback FROM operations
+                 WHERE id = ?1 AND state = 'running' AND rollback IS NOT NULL";
+    let found = sql::first(connection, query, [id.0], |row| row.opt_failure("rollback"))?;
+    Ok(found.flatten())
+}
+
 /// Begins an operation in place of the one that is running on the same guest.
 pub(crate) fn supersede(
     transaction: &Transaction<'_>,

@@ -59,7 +59,7 @@ impl Store {
         .await
     }
 
-    /// Records the level of a guest that should run, clears its fault and begins the operation that establishes it, all or
+    /// Records the level of a guest that should run, clears its faults and begins the operation that establishes it, all or
     /// nothing. Durable.
     ///
     /// # Errors
@@ -86,9 +86,11 @@ impl Store {
             let operation = operations::begin(transaction, Some(&name), verb, &actor)?;
             guests::set(transaction, &name, "level", &Text(level))?;
             guests::clear(transaction, &name, "fault")?;
+            guests::clear(transaction, &name, "wake_failure")?;
             let guest = Guest {
                 level,
                 fault: None,
+                wake_failure: None,
                 ..found
             };
             Ok((guest, operation))
@@ -115,7 +117,25 @@ impl Store {
         .await
     }
 
-    /// Records the desired state of a guest, and that it is awake if it should run, clears its fault, lets the start of a stopped
+    /// Puts a guest to sleep again that did not wake, and records the reason, all or nothing. Durable. Has no effect on a
+    /// guest that should not run.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`].
+    pub async fn fail_wake(&self, name: &GuestName, failure: &Failure) -> Result<(), StoreError> {
+        let (name, failure) = (name.clone(), failure.clone());
+        let action = "record that a guest did not wake";
+        self.write(action, Durability::Now, move |transaction| {
+            if guests::require(transaction, &name)?.desired == DesiredState::Running {
+                guests::set(transaction, &name, "level", &Text(Level::Asleep))?;
+                guests::set(transaction, &name, "wake_failure", &Json(failure))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Records the desired state of a guest, and that it is awake if it should run, clears its faults, lets the start of a stopped
     /// guest try a failed system of its own once more, and begins the operation that establishes it, all or
     /// nothing. Durable.
     ///
@@ -161,6 +181,7 @@ impl Store {
                 DesiredState::Absent => Ok(()),
                 DesiredState::Running | DesiredState::Stopped => {
                     guests::set(transaction, &name, "level", &Text(Level::Awake))?;
+                    guests::clear(transaction, &name, "wake_failure")?;
                     guests::set(transaction, &name, "want", &Text(desired))
                 }
             },
@@ -326,6 +347,7 @@ pub(super) fn begin_change(
     guests::set(transaction, name, "want", &Text(desired))?;
     guests::set(transaction, name, "level", &Text(Level::Awake))?;
     guests::clear(transaction, name, "fault")?;
+    guests::clear(transaction, name, "wake_failure")?;
     let is_started = verb == Verb::Start && guest.desired != DesiredState::Running;
     let own_system = match guest.own_system {
         Some(own) if is_started && own.state == OwnSystemState::Failed => {
@@ -339,6 +361,7 @@ pub(super) fn begin_change(
         desired,
         level: Level::Awake,
         fault: None,
+        wake_failure: None,
         own_system,
         ..guest
     };

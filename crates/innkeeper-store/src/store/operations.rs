@@ -79,6 +79,35 @@ impl Store {
         .await
     }
 
+    /// Records that an operation failed and is rolled back from now on. Durable, so that the next daemon completes a rollback
+    /// that a crash interrupted ([`Self::rollback_of`]), and does not mistake its result for that of the operation.
+    ///
+    /// # Errors
+    /// Only if the database cannot be written.
+    pub async fn begin_rollback(
+        &self,
+        id: OperationId,
+        failure: &Failure,
+    ) -> Result<(), StoreError> {
+        let failure = failure.clone();
+        let action = "record the rollback of an operation";
+        self.write(action, Durability::Now, move |transaction| {
+            operations::begin_rollback(transaction, id, &failure)
+        })
+        .await
+    }
+
+    /// Returns the failure of a running operation whose rollback has begun.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn rollback_of(&self, id: OperationId) -> Result<Option<Failure>, StoreError> {
+        self.read("read an operation", move |connection| {
+            operations::rollback(connection, id)
+        })
+        .await
+    }
+
     /// Returns an operation.
     ///
     /// # Errors

@@ -340,9 +340,26 @@ async fn level_belongs_to_a_guest_that_should_run() {
     let refused = begin(Level::Paused, Verb::Pause).await.expect_err("asleep");
     assert_eq!(refused.code(), Code::GuestNotRunning);
 
+    // The reason of a failed wake stays until the next request.
+    let failure = Failure::new(Code::RootfsFailed, "its file tree is gone");
+    let (_, wake) = begin(Level::Awake, Verb::Wake).await.expect("recorded");
+    let noted = store.begin_rollback(wake.id, &failure).await;
+    noted.expect("recorded");
+    let noted = store.rollback_of(wake.id).await.expect("reads");
+    assert_eq!(noted, Some(failure.clone()));
+    store.fail_wake(&web, &failure).await.expect("recorded");
+    let ended = store.finish_operation(wake.id, Some(&failure)).await;
+    ended.expect("ends");
+    assert_eq!(store.rollback_of(wake.id).await.expect("reads"), None);
+    let guest = store.guest(&web).await.expect("reads").expect("exists");
+    assert_eq!(
+        (guest.level, guest.wake_failure),
+        (Level::Asleep, Some(failure))
+    );
+
     let stop = store.begin_change(&web, DesiredState::Stopped, Verb::Stop, ACTOR);
     let (guest, stop) = stop.await.expect("recorded");
-    assert_eq!(guest.level, Level::Awake);
+    assert_eq!((guest.level, &guest.wake_failure), (Level::Awake, &None));
     store.finish_operation(stop.id, None).await.expect("ends");
     let refused = begin(Level::Asleep, Verb::Sleep)
         .await

@@ -34,9 +34,10 @@ const VERSION_20: &str = include_str!("dumps/version-20.sql");
 const VERSION_21: &str = include_str!("dumps/version-21.sql");
 const VERSION_22: &str = include_str!("dumps/version-22.sql");
 const VERSION_23: &str = include_str!("dumps/version-23.sql");
+const VERSION_24: &str = include_str!("dumps/version-24.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 23;
+const NEWEST: i64 = 24;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -478,6 +479,20 @@ async fn version_23_is_migrated_with_its_data() {
     let own = own(VERSION_23).await.expect("one");
     assert_eq!(own.state, OwnSystemState::Failed);
     assert_eq!(own.failure.expect("a reason").code, Code::GuestUnhealthy);
+}
+
+#[tokio::test]
+async fn version_24_is_migrated_with_its_data() {
+    let failures = async |dump| {
+        let (_directory, store) = restore(dump);
+        let wide = store.guest(&name("wide")).await.expect("reads");
+        let rollback = store.rollback_of(OperationId(5)).await.expect("reads");
+        let failures = [wide.expect("there").wake_failure, rollback];
+        failures.map(|failure| failure.map(|failure| failure.code))
+    };
+    assert_eq!(failures(VERSION_23).await, [None, None]);
+    let expected = [Some(Code::RootfsFailed), Some(Code::Internal)];
+    assert_eq!(failures(VERSION_24).await, expected);
 }
 
 #[test]

@@ -179,6 +179,7 @@ impl Host {
             },
             ssh_host_key: None,
             fault: None,
+            wake_failure: None,
             file_work: None,
             retain: None,
             change: None,
