@@ -136,7 +136,7 @@ impl Engine {
         let must_freeze = is_alive && !rootfs.copies_while_running(name).await?;
         let frozen = Instant::now();
         if must_freeze && !inner.host.units.freeze(name).await? {
-            return Err(EngineError::MustNotRun(name.clone()));
+            return Err(EngineError::NoFreezer(name.clone()));
         }
         let copied = tokio::select! {
             copied = rootfs.export(name, to) => copied.map_err(EngineError::from),
@@ -178,19 +178,28 @@ impl Engine {
         };
         let mut is_done = true;
         for guest in guests {
-            let host = &self.inner.host;
-            let continued = match guest.rests() {
-                Some(_) => Ok(()),
-                None => host.units.thaw(&guest.name).await,
-            };
-            for done in [continued, host.rootfs.abandon_export(&guest.name).await] {
-                if let Err(error) = done {
-                    is_done = false;
-                    warn!(guest = %guest.name, code = %error.code(), "{}", innkeeper_model::chain(&error));
-                }
+            for error in self.abandon_export(&guest.name).await {
+                is_done = false;
+                warn!(guest = %guest.name, code = %error.code(), "{}", innkeeper_model::chain(&error));
             }
         }
         is_done
+    }
+
+    /// Waits for work on the guest: a pause in progress must not be undone.
+    async fn abandon_export(&self, name: &GuestName) -> Vec<EngineError> {
+        let host = &self.inner.host;
+        let _guest = self.inner.guest_locks.lock(name).await;
+        let continued = async {
+            let guest = self.inner.store.guest(name).await?;
+            if guest.is_some_and(|guest| guest.rests().is_none()) {
+                host.units.thaw(name).await?;
+            }
+            Ok(())
+        };
+        let abandoned = async { Ok(host.rootfs.abandon_export(name).await?) };
+        let results = [continued.await, abandoned.await];
+        results.into_iter().filter_map(Result::err).collect()
     }
 
     /// Creates guests' files from copies with these owners, records the guests, and starts those that should run. All guests are recorded

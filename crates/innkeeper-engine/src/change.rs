@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use innkeeper_model::{
     BuildProgress, ChangeOutcome, ChangePhase, ClosureChange, EventKind, Failure, Guest, GuestName,
-    OwnSystemFate, StorePath, UnitPhase,
+    Level, OwnSystemFate, StorePath, UnitPhase,
 };
 use tracing::warn;
 
@@ -63,7 +63,7 @@ impl Inner {
         let is_same = is_same_closure && guest.limits == next.limits && !replaces_own;
         let outcome = if is_same && !change.restart {
             ChangeOutcome::Unchanged
-        } else if !guest.should_have_processes() {
+        } else if !guest.should_have_processes() || guest.level == Level::Paused && !is_running {
             ChangeOutcome::AtNextStart
         } else if is_running
             && !change.restart
@@ -86,9 +86,18 @@ impl Inner {
             _ => ChangePhase::Settle,
         };
         if is_running && change.phase != ChangePhase::Settle {
+            if guest.level == Level::Paused {
+                self.continue_for_change(&guest.name).await?;
+            }
             change.failed_before = self.failed_units(guest).await;
         }
         Ok(self.store.exchange_boot(&guest.name, &change).await?)
+    }
+
+    /// Wakes a paused guest: its running system takes part in a change from now on.
+    async fn continue_for_change(&self, name: &GuestName) -> Result<(), EngineError> {
+        self.store.set_level(name, Level::Awake).await?;
+        Ok(self.host.units.thaw(name).await?)
     }
 
     /// Reports whether a change takes the place of a system that the guest boots otherwise.

@@ -1,6 +1,6 @@
 //! The plan of a change of the closure, phase by phase.
 
-use innkeeper_model::{ChangePhase, ClosureChange, OwnSystemState, UnitPhase};
+use innkeeper_model::{ChangePhase, ClosureChange, Level, OwnSystemState, UnitPhase};
 
 use super::{Goal, Stage, Step, leave, run, stop, thaw};
 use crate::observe::Observed;
@@ -8,8 +8,8 @@ use crate::observe::Observed;
 /// Returns the stages up to the next decision, in order. Never empty: the change has ended when the guest's record has
 /// none. After the stages, the caller observes and plans again.
 ///
-/// A guest that is to be stopped or asleep keeps the closure that its record has. A paused one continues: its running
-/// system takes part in the change.
+/// A guest that is to be stopped or asleep keeps the closure that its record has. A paused one continues once it is known that
+/// its running system takes part in the change ([`Step::BeginChange`]).
 pub(crate) fn plan_change(goal: Goal, change: &ClosureChange, observed: &Observed) -> Vec<Stage> {
     use ChangePhase::{Boot, BootBack, Check, Prepare, Settle, Stop, StopBack, Switch, SwitchBack};
 
@@ -20,7 +20,7 @@ pub(crate) fn plan_change(goal: Goal, change: &ClosureChange, observed: &Observe
     let is_running = observed.unit == Some(UnitPhase::Running);
     match change.phase {
         Prepare => {
-            let mut stages = match goal.has_processes() {
+            let mut stages = match goal.has_processes() && goal.level == Level::Awake {
                 true => thaw(observed),
                 false => Vec::new(),
             };
@@ -65,8 +65,8 @@ fn settle(mut stages: Vec<Stage>) -> Vec<Stage> {
 mod tests {
     use innkeeper_model::UnitPhase::{Exited, Running};
     use innkeeper_model::{
-        BootSpec, ClosureSource, Cpus, DesiredState, Level, Limits, MemorySize, OperationId,
-        StorePath, UserIdCount,
+        BootSpec, ClosureSource, Cpus, DesiredState, Limits, MemorySize, OperationId, StorePath,
+        UserIdCount,
     };
 
     use super::*;
@@ -176,6 +176,7 @@ mod tests {
             show_goal(goal, phase, &observed)
         };
         insta::assert_snapshot!(show(Level::Awake, Prepare, Some(Running)), @"thaw → pin-closures → begin-change");
+        insta::assert_snapshot!(show(Level::Paused, Prepare, Some(Running)), @"pin-closures → begin-change");
         insta::assert_snapshot!(show(Level::Paused, Switch, Some(Running)), @"thaw → switch-guest");
         insta::assert_snapshot!(show(Level::Paused, Check, Some(Running)), @"thaw → check-guest");
         insta::assert_snapshot!(show(Level::Asleep, Prepare, None), @"pin-closures → begin-change");

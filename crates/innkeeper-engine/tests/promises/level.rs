@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use innkeeper_engine::EngineError;
-use innkeeper_facilities::fake::ExecResult;
+use innkeeper_engine::{Edge, Engine, EngineError, Point, Probe};
+use innkeeper_facilities::fake::{ExecResult, FakeHost};
 use innkeeper_model::api::{Accepted, ExecRequest, SetRequest, SnapshotRequest};
 use innkeeper_model::{
-    ChangeOutcome, Code, DesiredState, Explain, GuestState, Level, MemorySize, Operation, Trust,
+    ChangeOutcome, Code, DesiredState, Explain, GuestState, Level, MemorySize, Operation,
+    SlotRange, Trust, Verb,
 };
+use innkeeper_store::Store;
 use tokio::task::JoinHandle;
 
 use crate::fixture::{Fixture, fixture, name};
@@ -228,10 +230,126 @@ async fn guest_that_does_not_wake_is_asleep_again() {
     let failure = fixture.wake().await.failure.expect("fails");
     assert_eq!(failure.code, Code::RootfsFailed);
     fixture.has(GuestState::Asleep).await;
+    let recorded = fixture.engine.guest(&name("web")).await.expect("exists");
+    assert_eq!(recorded.wake_failure, Some(failure));
     let left = fixture.host.world().failures["unit.ensure"].times;
     fixture.engine.stop_working().await;
     let now = fixture.host.world().failures["unit.ensure"].times;
     assert_eq!((now, u32::MAX - now), (left, 1), "it is not retried");
+}
+
+/// The daemon is killed before and after a rollback, and before its end is recorded. The host does not fail again: an operation
+/// that was carried out again would succeed.
+#[tokio::test]
+async fn rollback_that_a_crash_interrupts_is_completed() {
+    let points = [
+        ("roll-back", Edge::Before),
+        ("roll-back", Edge::After),
+        ("finish", Edge::Before),
+    ];
+    for (verb, failing, state) in [
+        (Verb::Pause, "unit.freeze", GuestState::Running),
+        (Verb::Wake, "unit.ensure", GuestState::Asleep),
+        (Verb::Start, "unit.ensure", GuestState::Stopped),
+        (Verb::RestoreSnapshot, "rootfs.restore", GuestState::Running),
+    ] {
+        for (step, edge) in points {
+            let crashes = format!("{verb}:{step}:{edge:?}");
+            rollback_completes_after_a_crash(verb, failing, state, move |point| {
+                (point.verb, point.step, point.edge) == (verb, step, edge)
+            })
+            .await
+            .unwrap_or_else(|problem| panic!("{crashes}: {problem}"));
+        }
+    }
+}
+
+#[expect(clippy::panic, reason = "a panic ends the task, as a crash does")]
+async fn rollback_completes_after_a_crash(
+    verb: Verb,
+    failing: &'static str,
+    state: GuestState,
+    is_crash: impl Fn(Point) -> bool + Send + Sync + 'static,
+) -> Result<(), String> {
+    let (directory, host) = (tempfile::tempdir().expect("tempdir"), FakeHost::new());
+    let crashed = std::sync::Arc::new(tokio::sync::Notify::new());
+    let reached = std::sync::Arc::clone(&crashed);
+    let probe: Probe = std::sync::Arc::new(move |point| {
+        if is_crash(point) {
+            reached.notify_one();
+            panic!("killed");
+        }
+    });
+    let config = crate::fixture::config();
+    let store = Store::open(&directory.path().join("db"), SlotRange::default()).expect("opens");
+    let fixture = Fixture {
+        engine: Engine::new(config, store, host.facilities(), Some(probe)),
+        host,
+        _directory: directory,
+    };
+    let (engine, web) = (&fixture.engine, name("web"));
+    fixture.create("web").await;
+    let snapshot = engine.snapshot(&web, SnapshotRequest::default(), "test");
+    let snapshot = snapshot.await.expect("accepted");
+    fixture.ended(snapshot.accepted).await;
+    match verb {
+        Verb::Wake => drop(fixture.sleep().await),
+        Verb::Start => drop(fixture.web(engine.stop(&web, "test").await).await),
+        _ => {}
+    }
+    fixture.host.fail(failing, 1);
+    let accepted = match verb {
+        Verb::Pause => engine.pause(&web, "test").await,
+        Verb::Wake => engine.wake(&web, "test").await,
+        Verb::Start => engine.start(&web, "test").await,
+        _ => engine.restore_snapshot(&web, &snapshot.label, "test").await,
+    };
+    let accepted = accepted.expect("accepted");
+    crashed.notified().await;
+
+    let path = fixture._directory.path();
+    let next = crate::fixture::engine(&fixture.host, path, Duration::ZERO);
+    next.restore().await.expect("restored");
+    let ended = next.ended_operation(accepted.operation).await;
+    let failure = ended.expect("ended").failure.ok_or("it succeeded")?;
+    if failure.message.contains("interrupted") || failure.code == Code::GuestBusy {
+        return Err(format!("the cause is lost: {failure}"));
+    }
+    let has_state = async || {
+        let view = next.show(&web).await.expect("exists");
+        view.state == state
+    };
+    fixture.until(&format!("it is {state}"), has_state).await;
+    let guest = next.guest(&web).await.expect("exists");
+    let kept = (verb == Verb::Wake).then_some(failure);
+    match guest.wake_failure == kept {
+        true => Ok(()),
+        false => Err(format!("{:?}", guest.wake_failure)),
+    }
+}
+
+#[tokio::test]
+async fn guest_that_ended_by_itself_is_not_paused() {
+    let fixture = fixture();
+    let _watch = fixture.watch();
+    fixture.create("web").await;
+    fixture.host.fail("unit.ensure", u32::MAX);
+    fixture.host.end(&name("web"), 1);
+    fixture.has(GuestState::Failed).await;
+    let idle = async || {
+        let operation = fixture.engine.operation_on(&name("web")).await;
+        operation.expect("reads").is_none()
+    };
+    fixture.until("no operation runs", idle).await;
+    let refused = fixture.engine.pause(&name("web"), "test").await;
+    let refused = refused.expect_err("has no processes");
+    assert_eq!(refused.code(), Code::GuestNotRunning);
+    let remedy = refused.remedy().expect("one");
+    assert!(remedy.contains("agent sleep web"), "{remedy}");
+    // It is still started again by itself.
+    fixture.host.world().failures.clear();
+    fixture.has(GuestState::Running).await;
+    assert_eq!(fixture.level().await, Level::Awake);
 }
 
 #[tokio::test]
@@ -277,6 +395,48 @@ async fn commands_wait_for_one_wake() {
 }
 
 #[tokio::test]
+async fn commands_wait_for_the_services_of_a_guest_that_slept() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    // A closure without systemd has nothing to wait for.
+    fixture.engine.await_services(&name("web")).await;
+    fixture.host.world().programs.insert("sw/bin/systemctl");
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    fixture.host.world().exec = Some(std::sync::Arc::new(move |_, request| {
+        assert!(request.command[0].ends_with("/sw/bin/systemctl"));
+        let queries = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let stdout = ["", "offline\n", "starting\n"][queries];
+        ExecResult {
+            stdout: stdout.to_owned(),
+            ..ExecResult::default()
+        }
+    }));
+    fixture.engine.await_services(&name("web")).await;
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 3);
+    // A guest that does not run is not waited for.
+    fixture.sleep().await;
+    fixture.engine.await_services(&name("web")).await;
+}
+
+#[tokio::test]
+async fn concurrent_wakes_are_one_operation() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    fixture.sleep().await;
+    let web = name("web");
+    let wakes = (0..20).map(|_| fixture.engine.wake(&web, "test"));
+    let mut operations = std::collections::BTreeSet::new();
+    for woken in futures_util::future::join_all(wakes).await {
+        let accepted = woken.expect("accepted");
+        assert_eq!(fixture.ended(accepted.clone()).await.failure, None);
+        operations.insert(accepted.operation);
+    }
+    assert!(operations.len() < 20, "{operations:?}");
+    assert_eq!(fixture.started(), 2);
+}
+
+#[tokio::test]
 async fn change_of_a_resting_guest_wakes_it_or_waits_for_its_start() {
     let memory = SetRequest {
         memory: Some(MemorySize::from_bytes(2 << 30)),
@@ -308,6 +468,67 @@ async fn change_of_a_resting_guest_wakes_it_or_waits_for_its_start() {
         assert_eq!(Some(guest.limits.memory), memory.memory, "{level}");
         assert_eq!(fixture.state("web").await, Some(state), "{level}");
     }
+}
+
+/// As by `innkeeper apply` at each switch of the host.
+#[tokio::test]
+async fn change_that_changes_nothing_leaves_a_paused_guest_paused() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    fixture.pause().await;
+    fixture.host.world().calls.clear();
+    let same = SetRequest {
+        closure: Some(innkeeper_facilities::fake::a_closure()),
+        memory: Some(crate::fixture::config().limits.memory),
+        ..SetRequest::default()
+    };
+    let web = name("web");
+    let set = fixture.engine.set(&web, same, "test", Trust::Host).await;
+    assert_eq!(fixture.web(set).await.failure, None);
+    let guest = fixture.engine.guest(&web).await.expect("exists");
+    let last = guest.last_change.expect("one");
+    assert_eq!(last.outcome, ChangeOutcome::Unchanged);
+    let calls = fixture.host.world().calls.clone();
+    assert!(!calls.contains(&"unit.thaw web".to_owned()), "{calls:?}");
+    assert_eq!(fixture.state("web").await, Some(GuestState::Paused));
+}
+
+/// The daemon was killed while processes were being suspended.
+#[tokio::test]
+async fn guest_that_is_not_yet_frozen_does_not_count_as_paused() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    fixture.pause().await;
+    fixture.host.world().freezing.insert(name("web"));
+    assert_eq!(fixture.state("web").await, Some(GuestState::Running));
+    fixture.engine.restore().await.expect("restored");
+    fixture.has(GuestState::Paused).await;
+    fixture.host.world().freezing.insert(name("web"));
+    assert_eq!(fixture.wake().await.failure, None);
+    let world = fixture.host.world();
+    assert!(world.frozen.is_empty() && world.freezing.is_empty());
+}
+
+#[tokio::test]
+async fn end_of_a_backup_continues_no_guest_under_work() {
+    let fixture = fixture();
+    fixture.host.world().plain = true;
+    fixture.create("web").await;
+    let set = tempfile::tempdir().expect("directory");
+    let files = set.path().join("rootfs");
+    let web = fixture.engine.guest(&name("web")).await.expect("exists");
+    let exports = std::sync::Arc::clone(&fixture.host.exports);
+    let held = exports.write().await;
+    let engine = fixture.engine.clone();
+    let export = tokio::spawn(async move { engine.export_guest(&web, &files).await });
+    let frozen = async || fixture.is_frozen();
+    fixture.until("it is frozen for the copy", frozen).await;
+    let abandoned = fixture.engine.abandon_exports();
+    let abandoned = tokio::time::timeout(Duration::from_millis(100), abandoned).await;
+    assert!(abandoned.is_err() && fixture.is_frozen());
+    drop(held);
+    export.await.expect("ends").expect("copies");
+    assert!(!fixture.is_frozen());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 use innkeeper_model::{
     BootSpec, ChangeOutcome, ClosureChange, ClosureSource, Cpus, Guest, GuestName, LastChange,
-    Level, MemorySize, Operation, OwnSystemFate, OwnSystemState, StorePath, Verb,
+    MemorySize, Operation, OwnSystemFate, OwnSystemState, StorePath, Verb,
 };
 
 use super::Store;
@@ -34,8 +34,7 @@ pub struct RequestedChange {
 
 impl Store {
     /// Records that a guest's closure or limits are to change, clears its fault and begins the operation, all or nothing.
-    /// Replaces a change that could not be rolled back. Durable. A paused guest is awake from then on: its running system
-    /// takes part in the change.
+    /// Replaces a change that could not be rolled back. Durable.
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`], [`StoreError::GuestBusy`], [`StoreError::GuestLeaving`] and
@@ -72,13 +71,7 @@ impl Store {
             guests::clear(transaction, &name, "fault")?;
             // That of a restored guest may have the number of this operation.
             guests::clear(transaction, &name, "last_change")?;
-            let level = match guest.level {
-                Level::Paused => Level::Awake,
-                level => level,
-            };
-            guests::set(transaction, &name, "level", &Text(level))?;
             let guest = Guest {
-                level,
                 fault: None,
                 last_change: None,
                 declared,
