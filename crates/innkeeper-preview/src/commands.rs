@@ -146,8 +146,7 @@ impl Previews {
         // Before the stop: no request reaches an app that is gone.
         self.components.routing.show_stopped(&preview).await?;
         let stopped = self.components.engine.stop(slug, actor).await;
-        // The worker shows the page again, or the app if it was not stopped.
-        self.components.workers.wake(slug, WakeReason::Check);
+        self.follow_rest(slug, stopped.is_ok());
         Ok(stopped?)
     }
 

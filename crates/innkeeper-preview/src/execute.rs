@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use innkeeper_facilities::DatabaseAccess;
 use innkeeper_model::preview::{DatabaseMode, Meta, PackageChanges, PreviewState};
-use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, GuestState, chain};
+use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, chain};
 use innkeeper_store::{Preview, PreviewFact, Store};
 use jiff::SignedDuration;
 use parking_lot::Mutex;
@@ -29,13 +29,12 @@ use crate::pages::StatusPages;
 use crate::plan::Plan;
 use crate::reporter::Reporter;
 use crate::routing::Routing;
-use crate::service_states::ServiceState;
 use crate::services::Services;
 use crate::stages::Stages;
-use crate::steps::{
-    App, Cause, Seen, Serve, Step, Target, Version, after_failure, has_remedy, steps,
-};
+use crate::steps::{Cause, Seen, Serve, Step, Target, Version, after_failure, has_remedy, steps};
 use crate::{PreviewError, PreviewsConfig};
+
+mod inspection;
 
 /// Delay after the live version's app could not be brought back during the evaluation of another one.
 const REVIVAL_RETRY: Duration = Duration::from_secs(15);
@@ -136,8 +135,13 @@ impl Executor {
         while let Some(step) = left.pop_front() {
             match self.run(&step, &mut execution).await {
                 Ok(Seen::Unknown) => {}
-                Ok(seen) => left.extend(steps(plan, &execution.preview, seen)),
+                // What is seen decides all that follows.
+                Ok(seen) => left = steps(plan, &execution.preview, seen).into(),
                 Err(error) => {
+                    if let Some(held) = self.held_back_instead(&step, &execution).await {
+                        left = steps(plan, &execution.preview, Seen::App(held)).into();
+                        continue;
+                    }
                     left = after_failure(&execution.preview, &step, left);
                     match result {
                         Ok(()) if !has_remedy(&step) => result = Err(error),
@@ -178,7 +182,7 @@ impl Executor {
         let preview = &execution.preview;
         let slug = &preview.record.slug;
         match step {
-            Step::Serve(step, target) => self.serve(*step, target, execution).await?,
+            Step::Serve(step, target) => return self.serve(*step, target, execution).await,
             Step::FindConfig => return Ok(Seen::Config(self.find_config(execution).await?)),
             Step::RecordDropped => self.record_dropped(execution).await?,
             Step::Evaluate => {
@@ -272,17 +276,20 @@ impl Executor {
         step: Serve,
         target: &Target,
         execution: &mut Execution,
-    ) -> Result<(), PreviewError> {
+    ) -> Result<Seen, PreviewError> {
         let preview = &execution.preview;
         let slug = &preview.record.slug;
         let Version { closure, meta, .. } = &target.version;
         match step {
             Serve::EnsureDatabase => {
                 execution.database = Some(self.databases.ensure(slug).await?);
-                Ok(())
             }
-            Serve::MarkDirty => self.record(slug, vec![PreviewFact::Dirty(true)]).await,
-            Serve::EnsureGuest => self.guests.ensure(slug, closure).await.map(drop),
+            Serve::MarkDirty => self.record(slug, vec![PreviewFact::Dirty(true)]).await?,
+            Serve::EnsureGuest => {
+                let overrides = target.cause == Cause::Wanted;
+                let held = self.guests.ensure(slug, closure, overrides).await?;
+                return Ok(held.map_or(Seen::Unknown, |held| Seen::App(held.into())));
+            }
             Serve::WriteFiles => {
                 let guest = self.guests.record(slug).await?;
                 // A rollback may be to a version without the database that the failed version has.
@@ -307,23 +314,23 @@ impl Executor {
                         database,
                         require_token,
                     )
-                    .await
+                    .await?;
             }
-            Serve::AwaitServices => self.services.await_ready(slug, meta).await,
-            Serve::EnterSetup => self.stages.enter(preview, PreviewState::SettingUp).await,
+            Serve::AwaitServices => self.services.await_ready(slug, meta).await?,
+            Serve::EnterSetup => self.stages.enter(preview, PreviewState::SettingUp).await?,
             Serve::SetUp => {
                 let force = target.cause != Cause::Restart;
                 let leader = self.guests.leader(slug).await?;
                 self.services.set_up(slug, meta, force).await?;
                 self.health.set_up(slug, leader);
-                Ok(())
             }
-            Serve::StartApp => self.services.start_app(slug, meta).await,
+            Serve::StartApp => self.services.start_app(slug, meta).await?,
             Serve::AwaitAnswers => {
                 let guest = self.guests.record(slug).await?;
-                self.services.await_answers(&guest, meta).await
+                self.services.await_answers(&guest, meta).await?;
             }
         }
+        Ok(Seen::Unknown)
     }
 
     async fn record(&self, slug: &GuestName, facts: Vec<PreviewFact>) -> Result<(), PreviewError> {
@@ -428,62 +435,6 @@ impl Executor {
         };
         self.record(slug, vec![fact]).await?;
         Ok(version)
-    }
-
-    /// Observes the live version.
-    async fn inspect(&self, preview: &Preview) -> Result<App, PreviewError> {
-        let slug = &preview.record.slug;
-        let guest = self.guests.view(slug).await?;
-        if self.guests.is_stopped_by_user(slug).await? {
-            return Ok(App::StoppedByUser);
-        }
-        if let Some(level) = guest.as_ref().and_then(|view| view.guest.rests()) {
-            return Ok(App::Resting(level));
-        }
-        let guest = guest.filter(|view| view.guest.closure == preview.live_closure);
-        let (Some(meta), Some(guest)) = (&preview.live_meta, guest) else {
-            return Ok(App::Down);
-        };
-        let now = Instant::now();
-        if guest.state != GuestState::Running {
-            let reason = format!("the guest is {}", guest.state);
-            self.health.ended(slug, reason, now);
-            return Ok(App::Down);
-        }
-        let leader = self.guests.leader(slug).await?;
-        let (app, reason) = match self.services.app_state(&guest.guest, meta).await {
-            ServiceState::Up => {
-                self.health.set_up(slug, leader);
-                let gave_up = preview.record.state == PreviewState::Failed
-                    && preview.record.live_sha.as_ref() == Some(&preview.record.wanted_sha);
-                return Ok(match gave_up && self.health.is_stable(slug, now) {
-                    true => App::Recovered,
-                    false => App::Running,
-                });
-            }
-            // The guest was started since. Its service manager, which may not run yet, does not start the app.
-            _ if !self.health.is_set_up(slug, leader) => {
-                self.health.guest_started(slug);
-                return Ok(App::Down);
-            }
-            ServiceState::Changing(reason) => (App::Starting, reason),
-            ServiceState::Ended(reason) => (App::Ended, reason),
-        };
-        if self
-            .health
-            .trouble(slug)
-            .is_none_or(|trouble| trouble.reason != reason)
-        {
-            self.journal
-                .note(slug, format!("The app is down: {reason}."));
-        }
-        self.health.ended(slug, reason, now);
-        match self.health.crash_loop(slug, now) {
-            Some((ends, within)) if preview.record.state != PreviewState::Failed => {
-                Err(self.services.crash_loop(slug, meta, ends, within).await)
-            }
-            _ => Ok(app),
-        }
     }
 
     /// Has requests wait for the app. Without that, a request that arrives while the app is down gets the page too: a

@@ -186,6 +186,13 @@ impl Explainer {
             return missing_guest(kind, slug);
         };
         let remedy = return_remedy(guest);
+        if let Some(failure) = &guest.guest.wake_failure {
+            let finding = format!("the guest is {}, and did not wake: {failure}", guest.state);
+            let cause = failure.remedy.as_deref().unwrap_or_default();
+            let again = format!("`preview wake {slug}` tries it again.");
+            let remedy = [cause, &again].join(" ");
+            return broken(kind, slug.to_string(), finding, remedy.trim());
+        }
         if guest.state.is_resting() {
             let finding = format!("the guest is {}", guest.state);
             return warning(kind, slug.to_string(), finding, &remedy);

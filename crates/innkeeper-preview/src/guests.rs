@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use innkeeper_engine::{Engine, EngineError};
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::{
-    Addresses, Code, DesiredState, Explain, Guest, GuestKind, GuestName, GuestState,
-    OperationState, SlotRange, StorePath, Verb,
+    Addresses, Code, DesiredState, Explain, Guest, GuestKind, GuestName, GuestState, Level,
+    OperationState, SlotRange, StorePath, UnitPhase, Verb,
 };
 
 use crate::PreviewError;
@@ -17,6 +17,15 @@ const ACTOR: &str = "previews";
 /// Number of looks at the guest before its changes count as a fault. Each look may find it in another state: being
 /// restored after a reboot, ended by itself, stopped by a user.
 const LOOKS: usize = 10;
+
+/// The intent that keeps a guest down, or paused: only a new version or a command overrides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeldBack {
+    /// A user stopped it.
+    Stopped,
+    /// It is at this level, or about to be.
+    Resting(Level),
+}
 
 /// Guests of previews.
 #[derive(Clone)]
@@ -30,8 +39,8 @@ impl Guests {
         Self { engine, range }
     }
 
-    /// Has the guest run this closure and returns its record. A guest with another closure is stopped and started with
-    /// this one; its files stay.
+    /// Has the guest run this closure. A guest with another closure is stopped and started with this one; its files stay.
+    /// Unless `overrides` is set, a guest that is held back stays as it is, and the reason is returned.
     ///
     /// # Errors
     /// The guest does not start.
@@ -39,9 +48,13 @@ impl Guests {
         &self,
         slug: &GuestName,
         closure: &StorePath,
-    ) -> Result<Guest, PreviewError> {
+        overrides: bool,
+    ) -> Result<Option<HeldBack>, PreviewError> {
         for _ in 0..LOOKS {
             self.await_operations(slug).await?;
+            if !overrides && let Some(held) = self.held_back(slug).await? {
+                return Ok(Some(held));
+            }
             let Some(view) = self.view(slug).await? else {
                 let created = self.engine.create_preview(slug, closure, ACTOR).await;
                 self.finished(created).await?;
@@ -63,7 +76,7 @@ impl Guests {
                 (DesiredState::Running, GuestState::Running)
                     if guest.closure.as_ref() == Some(closure) =>
                 {
-                    return Ok(guest);
+                    return Ok(None);
                 }
                 (DesiredState::Running, _) if guest.closure.as_ref() != Some(closure) => {
                     self.finished(self.engine.stop(slug, ACTOR).await).await?;
@@ -109,6 +122,37 @@ impl Guests {
         }
         let last = store.last_operation_on(slug).await?;
         Ok(last.is_some_and(|last| last.verb == Verb::Stop && last.actor != ACTOR))
+    }
+
+    /// Reports whether a request is starting or waking the guest.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) async fn is_being_started(&self, slug: &GuestName) -> Result<bool, PreviewError> {
+        let operation = self.engine.operation_on(slug).await?;
+        Ok(operation.is_some_and(|running| matches!(running.verb, Verb::Start | Verb::Wake)))
+    }
+
+    /// Returns the intent that keeps the guest from running.
+    ///
+    /// # Errors
+    /// The store or the host cannot be queried.
+    pub(crate) async fn held_back(
+        &self,
+        slug: &GuestName,
+    ) -> Result<Option<HeldBack>, PreviewError> {
+        if self.is_stopped_by_user(slug).await? {
+            return Ok(Some(HeldBack::Stopped));
+        }
+        let Some(view) = self.view(slug).await? else {
+            return Ok(None);
+        };
+        let level = view.guest.rests().map(|level| match view.unit {
+            Some(UnitPhase::Running) => level,
+            // A paused guest that has lost its processes falls asleep.
+            _ => Level::Asleep,
+        });
+        Ok(level.map(HeldBack::Resting))
     }
 
     /// Stops the guest, if one should run.

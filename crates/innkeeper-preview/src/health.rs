@@ -27,7 +27,7 @@ const DELAYS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs
 #[derive(Clone, Debug)]
 pub(crate) struct Health {
     apps: Arc<Mutex<HashMap<GuestName, App>>>,
-    /// Changes with every end of an app.
+    /// Changes when an app is down.
     ends: watch::Sender<()>,
 }
 
@@ -132,6 +132,8 @@ impl Health {
         let app = apps.entry(slug.clone()).or_default();
         app.trouble
             .get_or_insert_with(|| trouble("the guest was started".to_owned()));
+        drop(apps);
+        self.ends.send_replace(());
     }
 
     /// Returns the trouble of an app that is down.

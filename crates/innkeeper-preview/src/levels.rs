@@ -22,8 +22,7 @@ impl Previews {
         // Before the pause: a probe would wait like a request.
         components.routing.suspend_watch(slug);
         let paused = components.engine.pause(slug, actor).await;
-        // The worker watches the app again if its guest was not paused.
-        components.workers.wake(slug, WakeReason::Check);
+        self.follow_rest(slug, paused.is_ok());
         Ok(paused?)
     }
 
@@ -41,8 +40,7 @@ impl Previews {
         // Before the sleep: no request reaches an app that is gone.
         components.routing.show_asleep(&preview).await?;
         let asleep = components.engine.sleep(slug, actor).await;
-        // The worker shows the app again if its guest was not put to sleep.
-        components.workers.wake(slug, WakeReason::Check);
+        self.follow_rest(slug, asleep.is_ok());
         Ok(asleep?)
     }
 
@@ -55,30 +53,50 @@ impl Previews {
         slug: &GuestName,
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
-        let rested = self.guest(slug).await?.guest.rests();
+        let preview = records::require(&self.components.store, slug).await?;
+        let rested = self.require_guest(slug).await?.guest.rests();
         let woken = self.components.engine.wake(slug, actor).await?;
-        self.follow_wake(slug, rested);
+        self.follow_wake(&preview, rested);
         Ok(woken)
     }
 
-    /// Wakes a preview's guest if it rests, and returns when it is awake.
+    /// Wakes a preview's guest if it rests, and returns when it is awake. Reports whether the guest rested.
     ///
     /// # Errors
     /// The preview or its guest does not exist, or the guest does not wake.
-    pub async fn awaken_guest(&self, slug: &GuestName, actor: &str) -> Result<(), PreviewError> {
-        let rested = self.guest(slug).await?.guest.rests();
-        if self.components.engine.awaken(slug, actor).await? {
-            self.follow_wake(slug, rested);
+    pub async fn awaken_guest(&self, slug: &GuestName, actor: &str) -> Result<bool, PreviewError> {
+        let preview = records::require(&self.components.store, slug).await?;
+        let rested = self.require_guest(slug).await?.guest.rests();
+        let has_rested = self.components.engine.awaken(slug, actor).await?;
+        if has_rested {
+            self.follow_wake(&preview, rested);
         }
-        Ok(())
+        Ok(has_rested)
     }
 
-    fn follow_wake(&self, slug: &GuestName, rested: Option<Level>) {
+    /// Has the worker follow a request to pause or stop the guest, or to put it to sleep. Work in hand that brings the app
+    /// back ends: it would undo the request. After a refused one, the app is served again.
+    pub(crate) fn follow_rest(&self, slug: &GuestName, accepted: bool) {
+        let reason = match accepted {
+            true => WakeReason::Command,
+            false => WakeReason::Check,
+        };
+        self.components.workers.wake(slug, reason);
+    }
+
+    fn follow_wake(&self, preview: &Preview, rested: Option<Level>) {
+        let record = &preview.record;
         if rested == Some(Level::Asleep) {
             // The app is down by intent, which is no end that counts.
-            self.components.health.guest_started(slug);
+            self.components.health.guest_started(&record.slug);
         }
-        self.components.workers.wake(slug, WakeReason::Check);
+        let reason = match rested.is_some() && record.state.is_settled() {
+            // Whatever it waits for, the app starts now.
+            true => WakeReason::Command,
+            // A new version is being made, or the app is being started, which needs no second begin.
+            false => WakeReason::Check,
+        };
+        self.components.workers.wake(&record.slug, reason);
     }
 
     /// Returns a preview that has a guest and is not being changed. `done` is a participle such as `stopped`.

@@ -70,6 +70,7 @@ mod guest_files;
 mod guests;
 mod health;
 mod journal;
+mod level_changes;
 mod levels;
 mod logs;
 mod masks;

@@ -20,7 +20,7 @@ use tracing::warn;
 use crate::wiring::{Components, Parts, ToStart, wire};
 use crate::worker::Worker;
 use crate::workers::WakeReason;
-use crate::{PreviewError, records, removal, settle};
+use crate::{PreviewError, level_changes, records, removal, settle};
 
 /// Delay before a failed dispatch of deliveries is retried.
 const DISPATCH_RETRY: Duration = Duration::from_secs(1);
@@ -59,6 +59,11 @@ impl Previews {
         else {
             return;
         };
+        let components = &self.components;
+        // Before the first look of a worker, so that no change is missed.
+        let events = components.engine.journal().subscribe();
+        let (engine, workers) = (components.engine.clone(), components.workers.clone());
+        background.spawn(level_changes::follow(events, engine, workers));
         background.spawn(status_pages.run());
         background.spawn(resync.run());
         background.spawn(watch.run());

@@ -9,7 +9,8 @@ async fn database_is_part_of_the_disk_usage() {
     harness.claim().await;
     let components = &harness.previews.components;
     let guests = &components.guests;
-    guests.ensure(&slug(), &closure()).await.expect("created");
+    let created = guests.ensure(&slug(), &closure(), true).await;
+    assert_eq!(created.expect("created"), None);
     let files = components.engine.disk_usage(&slug()).await.expect("read");
     let files = files.expect("a guest");
     let disk_usage = &components.disk_usage;

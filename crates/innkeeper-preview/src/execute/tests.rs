@@ -2,13 +2,15 @@ use std::sync::atomic::AtomicUsize;
 
 use innkeeper_facilities::RouteState;
 use innkeeper_facilities::fake::ExecResult;
+use innkeeper_model::Code;
 use innkeeper_model::preview::Meta;
-use innkeeper_model::{Code, Level};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::fixture::{Harness, closure, sha, slug};
+
+mod rest;
 
 /// An app on the address of the first guest. Ends with its harness's runtime.
 async fn serve_app() -> u16 {
@@ -125,37 +127,6 @@ async fn running_app_is_not_touched() {
     assert_eq!(commands.load(Ordering::Relaxed), 0);
     assert!(!called(&harness, "unit.ensure"));
     assert!(!called(&harness, "route.ensure"));
-}
-
-#[tokio::test]
-async fn resting_guest_is_left_alone_until_it_is_woken() {
-    let harness = harness(serve_app().await).await;
-    execute(&harness).await.expect("restored");
-    let health = &harness.parts.parts.health;
-    for (level, state) in [
-        (Level::Paused, RouteState::Live),
-        (Level::Asleep, RouteState::Placeholder),
-        (Level::Paused, RouteState::Live),
-        (Level::Awake, RouteState::Live),
-    ] {
-        let set = harness.store.set_level(&slug(), level).await;
-        set.expect("recorded");
-        harness.host.world().calls.clear();
-        execute(&harness).await.expect("maintained");
-        let calls = calls(&harness);
-        assert!(
-            !calls.iter().any(|call| call.starts_with("unit.")),
-            "{calls:?}"
-        );
-        assert_eq!(harness.host.world().routes[&slug()].state, state, "{level}");
-        // A probe would wait like a request.
-        assert_eq!(
-            health.watched().is_empty(),
-            level != Level::Awake,
-            "{level}"
-        );
-        assert_eq!(health.trouble(&slug()), None, "{level}");
-    }
 }
 
 #[tokio::test]

@@ -130,7 +130,8 @@ async fn secrets_that_a_guest_receives_while_it_is_followed_are_masked() {
     let state = PreviewFact::State(PreviewState::SettingUp);
     harness.set(vec![evaluated, state]).await;
     let guests = &harness.parts.parts.executor.guests;
-    guests.ensure(&slug(), &closure()).await.expect("created");
+    let created = guests.ensure(&slug(), &closure(), true).await;
+    assert_eq!(created.expect("created"), None);
     let reads = Arc::new(AtomicUsize::new(0));
     let read = Arc::clone(&reads);
     let pages = &harness.parts.status_pages;
