@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use innkeeper_model::api::{Accepted, GuestView};
@@ -15,7 +15,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::context::Context;
 use crate::failure::{CommandError, Status, not_running};
-use crate::follow::complete;
+use crate::follow::{complete, until_interrupted};
 use crate::wait::accepts_connections;
 
 /// The port of the SSH server.
@@ -23,6 +23,9 @@ const PORT: u16 = 22;
 
 /// Timeout for the SSH server of a guest that was asleep. ssh is tried after it, too.
 const WAKE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Pause between attempts to wake a guest on which another operation works.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Open an SSH session in an agent
 ///
@@ -61,33 +64,50 @@ impl Ssh {
                 .with_remedy(format!("Use `preview ssh {name}`."))
                 .into());
         }
-        let wake = cx.change_guest(name, "/wake");
-        let view = Box::pin(awake(cx, view, wake, cx.guest(name))).await?;
+        let wake = async || cx.change_guest(name, "/wake").await;
+        let view = Box::pin(awake(cx, view, wake, async || cx.guest(name).await)).await?;
         self.arguments.open_session(&view)
     }
 }
 
-/// Wakes a guest that is paused or asleep, and returns it. After sleep, waits for its SSH server.
+/// Wakes a guest that is paused or asleep, or about to be, and returns it. One that is being woken or started is waited for.
+/// After a start, waits for its SSH server.
 pub(super) async fn awake(
     cx: &Context,
-    view: GuestView,
-    wake: impl Future<Output = Result<Accepted, CommandError>>,
-    again: impl Future<Output = Result<GuestView, CommandError>>,
+    mut view: GuestView,
+    wake: impl AsyncFn() -> Result<Accepted, CommandError>,
+    again: impl AsyncFn() -> Result<GuestView, CommandError>,
 ) -> Result<GuestView, CommandError> {
-    if !view.state.is_resting() {
-        return Ok(view);
-    }
-    let accepted = wake.await?;
-    let woken = async {
-        let woken = again.await?;
-        if view.state == GuestState::Asleep
-            && let Some(address) = woken.guest_address
-        {
-            accepts_connections(SocketAddr::from((address, PORT)), WAKE_LIMIT).await;
+    let deadline = Instant::now() + WAKE_LIMIT;
+    let mut is_started = false;
+    while view.guest.rests().is_some() || view.state == GuestState::Starting {
+        is_started |= view.state != GuestState::Paused;
+        match wake().await {
+            Ok(accepted) => {
+                view = complete(&cx.silent(), &accepted, "", again()).await?;
+            }
+            // Another request works on it.
+            Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+                view = again().await?;
+            }
+            Err(error) => return Err(error),
         }
-        Ok(woken)
-    };
-    complete(&cx.silent(), &accepted, "", woken).await
+    }
+    if is_started && let Some(address) = view.guest_address {
+        let server = SocketAddr::from((address, PORT));
+        let awaited = async {
+            accepts_connections(server, WAKE_LIMIT).await;
+            Ok(())
+        };
+        let note = || "The guest is awake.".to_owned();
+        until_interrupted(note, awaited).await?;
+    }
+    Ok(view)
+}
+
+fn is_busy(error: &CommandError) -> bool {
+    matches!(error, CommandError::Failure(failure) if failure.code == Code::GuestBusy)
 }
 
 impl SshArguments {

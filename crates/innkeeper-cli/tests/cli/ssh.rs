@@ -1,15 +1,30 @@
+use std::collections::VecDeque;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
-use axum::routing::get;
+use axum::response::IntoResponse as _;
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use innkeeper_model::api::GuestView;
-use innkeeper_model::{Code, GuestKind, GuestState, Level, Verb};
+use innkeeper_model::api::{Accepted, GuestView};
+use innkeeper_model::{Code, Failure, GuestKind, GuestState, Level, OperationId, Verb};
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
-use crate::fake::{Fake, Run, Stream, accept, events, respond, run};
+use crate::fake::{Fake, Run, Stream, accept, events, failure_response, respond, run};
 use crate::samples::{HOST_KEY, accepted, finished, guest};
+
+/// Responds with one view after the other, then always with the last.
+fn looks(views: impl IntoIterator<Item = GuestView>) -> MethodRouter {
+    let left = Arc::new(Mutex::new(views.into_iter().collect::<VecDeque<_>>()));
+    get(move || {
+        let mut left = left.lock().expect("locked");
+        let next = match left.len() {
+            1 => left.front().cloned(),
+            _ => left.pop_front(),
+        };
+        std::future::ready(Json(next))
+    })
+}
 
 fn fake(view: &GuestView) -> Fake {
     Fake::new(Router::new().route("/v1/guests/web", respond(view)))
@@ -129,25 +144,60 @@ fn missing_ssh_has_a_hint() {
 fn paused_guest_is_woken() {
     let mut paused = guest("web", 1);
     (paused.guest.level, paused.state) = (Level::Paused, GuestState::Paused);
-    let states = Arc::new(Mutex::new(vec![guest("web", 1), paused]));
-    let next = move || {
-        let mut states = states.lock().expect("locked");
-        let state = if states.len() > 1 {
-            states.pop()
-        } else {
-            states.first().cloned()
-        };
-        std::future::ready(Json(state))
-    };
     let events = events([Stream::Ends(vec![accepted(1, Verb::Wake), finished(2)])]);
     let fake = Fake::new(
         Router::new()
-            .route("/v1/guests/web", get(next))
+            .route("/v1/guests/web", looks([paused, guest("web", 1)]))
             .route("/v1/guests/web/wake", accept(7, Some("web")))
             .route("/v1/events", events),
     );
     let run = ssh(&fake, "echo in the guest", &["ssh", "web"]);
     assert_eq!((run.status, run.stdout.as_str()), (0, "in the guest\n"));
+}
+
+/// Another command works on the guest, which is at another state at each look.
+#[test]
+fn guest_under_work_is_waited_for() {
+    let at = |level, state| {
+        let mut view = guest("web", 1);
+        (view.guest.level, view.state) = (level, state);
+        // No wait for an SSH server.
+        view.guest_address = None;
+        view
+    };
+    let views = [
+        at(Level::Paused, GuestState::Running),
+        at(Level::Paused, GuestState::Paused),
+        at(Level::Awake, GuestState::Starting),
+        at(Level::Awake, GuestState::Running),
+    ];
+    let busy = Failure::new(Code::GuestBusy, "operation 6 (pause) works on guest 'web'");
+    let wakes = Arc::new(Mutex::new(0));
+    let wake = move || {
+        let mut wakes = wakes.lock().expect("locked");
+        *wakes += 1;
+        std::future::ready(match *wakes {
+            3 => Json(Accepted {
+                operation: OperationId(7),
+                guest: None,
+            })
+            .into_response(),
+            _ => failure_response(&busy),
+        })
+    };
+    let events = events([Stream::Ends(vec![accepted(1, Verb::Wake), finished(2)])]);
+    let fake = Fake::new(
+        Router::new()
+            .route("/v1/guests/web", looks(views))
+            .route("/v1/guests/web/wake", post(wake))
+            .route("/v1/events", events),
+    );
+    let run = ssh(&fake, "true", &["ssh", "web"]);
+    // The sample has no address at the end.
+    assert!(run.stderr.contains("it has no address"), "{run:?}");
+    let wakes = fake.requests();
+    let wakes = wakes.iter().filter(|request| request.ends_with("/wake"));
+    assert_eq!(wakes.count(), 3);
 }
 
 #[test]

@@ -9,9 +9,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::{join, try_join};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use innkeeper_engine::EngineError;
 use innkeeper_facilities::ExecSession;
 use innkeeper_model::api::{ExecRequest, exec as frame};
-use innkeeper_model::{Code, Failure, GuestName};
+use innkeeper_model::{Code, Failure, GuestName, Level};
+use innkeeper_preview::Previews;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -22,15 +24,16 @@ use super::response::body;
 use super::{Context, Peer};
 use crate::api_error::ApiError;
 
+/// The maximum number of attempts to run a command in a guest that is paused each time.
+const ATTEMPTS: u32 = 10;
+
 pub(super) async fn exec(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Agent(guest): Agent,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let engine = &context.engine;
-    let wake = async { Ok(engine.awaken(&guest, &peer.actor()).await.map(drop)?) };
-    begin(&context, &guest, request, wake).await
+    begin(&context, &guest, None, request, &peer.actor()).await
 }
 
 pub(super) async fn exec_in_preview(
@@ -40,23 +43,23 @@ pub(super) async fn exec_in_preview(
     request: Request,
 ) -> Result<Response, ApiError> {
     let guest = previews.guest(&slug).await?.guest.name;
-    let wake = async { Ok(previews.awaken_guest(&slug, &peer.actor()).await?) };
-    begin(&context, &guest, request, wake).await
+    begin(&context, &guest, Some(&previews), request, &peer.actor()).await
 }
 
-/// `wake` completes when the guest is awake.
+/// `previews` are given for a preview's guest.
 async fn begin(
     context: &Context,
     guest: &GuestName,
+    previews: Option<&Previews>,
     mut request: Request,
-    wake: impl Future<Output = Result<(), ApiError>>,
+    actor: &str,
 ) -> Result<Response, ApiError> {
     let upgrade = requested_upgrade(&mut request)?;
     let bytes = read_body(request.into_body()).await?;
     let exec: ExecRequest = body(&bytes)?;
-    wake.await?;
+    // Before the wake: a guest in use is not paused again by itself.
     let open = context.engine.open_session(guest);
-    let session = context.engine.exec(guest, &exec).await?;
+    let session = exec_awake(context, guest, previews, &exec, actor).await?;
     let record = context.engine.guest(guest).await?;
     let engine = context.engine.clone();
     let killed = move |session: &ExecSession| {
@@ -77,6 +80,33 @@ async fn begin(
         (header::UPGRADE, HeaderValue::from_static(frame::PROTOCOL)),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// Runs a command in a guest after waking it; again if a user pauses it in between.
+async fn exec_awake(
+    context: &Context,
+    guest: &GuestName,
+    previews: Option<&Previews>,
+    exec: &ExecRequest,
+    actor: &str,
+) -> Result<ExecSession, ApiError> {
+    let engine = &context.engine;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let rested = engine.guest(guest).await?.rests();
+        let has_rested = match previews {
+            Some(previews) => previews.awaken_guest(guest, actor).await?,
+            None => engine.awaken(guest, actor).await?,
+        };
+        if has_rested && rested != Some(Level::Paused) {
+            engine.await_services(guest).await;
+        }
+        match engine.exec(guest, exec).await {
+            Err(EngineError::Resting { .. }) if attempts < ATTEMPTS => {}
+            result => return Ok(result?),
+        }
+    }
 }
 
 fn requested_upgrade(request: &mut Request) -> Result<OnUpgrade, ApiError> {

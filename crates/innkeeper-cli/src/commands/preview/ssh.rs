@@ -25,13 +25,14 @@ impl Ssh {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let response = cx.client.get(&self.preview.path("/guest")).await;
         let view: GuestView = self.preview.suggest(cx, response).await?;
-        let wake = async {
+        let wake = async || {
             let response: Result<Accepted, _> =
                 cx.client.post_empty(&self.preview.path("/wake")).await;
             self.preview.suggest(cx, response).await
         };
         let path = self.preview.path("/guest");
-        let view = Box::pin(awake(cx, view, wake, cx.client.get(&path))).await?;
+        let again = async || Ok(cx.client.get(&path).await?);
+        let view = Box::pin(awake(cx, view, wake, again)).await?;
         self.arguments.open_session(&view)
     }
 }
