@@ -119,17 +119,16 @@ with subtest("its database is its own"):
     address = database_url("web-7").replace("/preview_web_7", "/postgres")
     machine.fail(f"nsenter --target {leader('web-7')} --net -- psql {shlex.quote(address)} --command='select 1'")
 
-with subtest("paused: requests wait for it; asleep: its page"):
+with subtest("paused: a request wakes it; asleep: its page"):
     machine.succeed("preview pause web-7")
     require_equal(guest_of("web-7")["state"], "paused", "its guest")
-    slow = curl_command("web-7", "--fail --max-time 100")
-    machine.succeed(f"systemd-run --quiet --unit=waits sh -c {shlex.quote(slow + ' > /run/waits')}")
     # The worker looks at it, and leaves it.
     machine.succeed("systemctl restart innkeeperd.service")
     wait_until_idle()
     require_equal(guest_of("web-7")["state"], "paused", "its guest")
-    machine.succeed("preview list | grep -q 'web-7 *paused'", "preview wake web-7")
-    machine.wait_until_succeeds(f"grep -qF {shlex.quote(browse('web-7'))} /run/waits")
+    machine.succeed("preview list | grep -q 'web-7 *paused'")
+    require_equal(browse("web-7"), f"Branch change, commit {sha}, prepared 1 times.", "the page")
+    machine.wait_until_succeeds("preview list | grep -q 'web-7 *live'")
     was = leader("web-7")
     machine.succeed("preview sleep web-7")
     require_equal(guest_of("web-7")["state"], "asleep", "its guest")

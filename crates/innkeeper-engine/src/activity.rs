@@ -15,11 +15,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use innkeeper_facilities::GuestTraffic;
+use innkeeper_facilities::{GuestTraffic, PacketCount};
 use innkeeper_model::GuestName;
 
 /// The time over which traffic and processor time are averaged.
 pub(crate) const WINDOW: Duration = Duration::from_secs(10);
+
+/// The time without a packet to a guest that precedes a pause: time for the response to the last one.
+const QUIET: Duration = Duration::from_millis(750);
+
+/// The maximum time that a pause waits for a guest's response to data.
+const RESPONSE: Duration = Duration::from_secs(30);
+
+/// A use this short before a peek is that of the packet which caused the peek: it was measured first.
+const RECENT: Duration = Duration::from_secs(3);
+
+/// The interval of reports of uses.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// The size of a TCP segment without data, in bytes with its headers and the usual options. Longer packets carry data.
+const BARE_SEGMENT: u64 = 52;
 
 /// The thresholds of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +84,8 @@ pub(crate) enum Use {
     Cpu(u64),
     /// Its processor time cannot be read.
     UnknownCpu,
+    /// Open SSH sessions.
+    Ssh(usize),
 }
 
 impl fmt::Display for Use {
@@ -83,6 +100,8 @@ impl fmt::Display for Use {
             Self::Traffic(bytes @ ..1000) => write!(f, "traffic of {bytes} bytes a second"),
             Self::Traffic(bytes) => write!(f, "traffic of {} kB a second", bytes / 1000),
             Self::Cpu(percent) => write!(f, "processor time: {percent} % of one processor"),
+            Self::Ssh(1) => f.write_str("an open SSH session"),
+            Self::Ssh(number) => write!(f, "{number} open SSH sessions"),
             Self::UnknownCpu => f.write_str("processor time that cannot be read on this host"),
         }
     }
@@ -119,6 +138,23 @@ struct Tracked {
     last: Reading,
     window: Spent,
     usage: Usage,
+    /// The first reading since which no packet arrived.
+    quiet_since: Duration,
+    /// The guest has received data and has sent none since.
+    owes_response: bool,
+    /// The time of the last packet that reached it while it was paused.
+    reached_at: Option<Duration>,
+}
+
+/// The progress of a peek: a paused guest's processes run because of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peek {
+    /// The packet may be a use, or its response is in progress.
+    Open,
+    /// The guest is in use: it is to be awake.
+    Used,
+    /// The packet was a keep-alive, and has its response. The guest had received this number of packets.
+    Over(u64),
 }
 
 /// The uses of all guests.
@@ -126,6 +162,10 @@ struct Tracked {
 pub(crate) struct Tracker {
     config: ActivityConfig,
     guests: BTreeMap<GuestName, Tracked>,
+    /// Paused guests whose processes run because of a packet, and whether they have been in use since.
+    peeks: BTreeMap<GuestName, bool>,
+    /// The time of the last report of uses.
+    reported_at: Duration,
 }
 
 impl Tracker {
@@ -133,19 +173,131 @@ impl Tracker {
         Self {
             config,
             guests: BTreeMap::new(),
+            peeks: BTreeMap::new(),
+            reported_at: Duration::ZERO,
         }
     }
 
     /// Adds readings of all running guests at a time that never decreases. Forgets all others.
     pub(crate) fn read(&mut self, now: Duration, readings: BTreeMap<GuestName, Reading>) {
         self.guests.retain(|guest, _| readings.contains_key(guest));
+        self.peeks.retain(|guest, _| readings.contains_key(guest));
+        self.read_some(now, readings);
+    }
+
+    /// Adds readings of some running guests. The others keep theirs.
+    pub(crate) fn read_some(&mut self, now: Duration, readings: BTreeMap<GuestName, Reading>) {
         for (guest, reading) in readings {
-            let config = self.config;
-            self.guests
-                .entry(guest)
-                .and_modify(|tracked| tracked.read(config, now, reading))
-                .or_insert_with(|| Tracked::found(now, reading));
+            let Some(tracked) = self.guests.get_mut(&guest) else {
+                self.guests.insert(guest, Tracked::found(now, reading));
+                continue;
+            };
+            // An operation on a paused guest, such as a snapshot, does not wake it.
+            let is_use = |by: &Use| *by != Use::Operation;
+            if tracked
+                .read(self.config, now, reading)
+                .is_some_and(|by| is_use(&by))
+                && let Some(used) = self.peeks.get_mut(&guest)
+            {
+                *used = true;
+            }
         }
+    }
+
+    /// Notes that the processes of a paused guest run because of a packet.
+    pub(crate) fn begin_peek(&mut self, guest: &GuestName, now: Duration) {
+        let mut used = false;
+        if let Some(tracked) = self.guests.get_mut(guest) {
+            tracked.quiet_since = now;
+            tracked.reached_at = Some(now);
+            let found = tracked.usage.by == Use::Found;
+            used = !found && now.saturating_sub(tracked.usage.used_at) < RECENT;
+        }
+        self.peeks.insert(guest.clone(), used);
+    }
+
+    /// Notes that a guest is awake, or paused again. Has no effect without a peek.
+    pub(crate) fn end_peek(&mut self, guest: &GuestName) {
+        self.peeks.remove(guest);
+    }
+
+    /// Reports whether a guest's processes run because of a packet.
+    pub(crate) fn is_peeking(&self, guest: &GuestName) -> bool {
+        self.peeks.contains_key(guest)
+    }
+
+    /// Returns the guests whose processes run because of a packet.
+    pub(crate) fn peeking(&self) -> Vec<GuestName> {
+        self.peeks.keys().cloned().collect()
+    }
+
+    /// Returns all peeks by the last readings.
+    pub(crate) fn peeks(&self, now: Duration) -> Vec<(GuestName, Peek)> {
+        let peek = |guest: &GuestName, used: bool| match self.guests.get(guest) {
+            _ if used => Peek::Used,
+            Some(tracked) if tracked.can_pause(self.config, now) => {
+                Peek::Over(tracked.last.traffic.to.packets)
+            }
+            _ => Peek::Open,
+        };
+        (self.peeks.iter())
+            .map(|(guest, used)| (guest.clone(), peek(guest, *used)))
+            .collect()
+    }
+
+    /// Notes a use that readings do not show.
+    pub(crate) fn used(&mut self, guest: &GuestName, now: Duration, by: Use) {
+        if let Some(tracked) = self.guests.get_mut(guest) {
+            (tracked.usage.used_at, tracked.usage.by) = (now, by);
+        }
+    }
+
+    /// Returns the number of packets to a guest that has been idle for `after` and may be put to sleep; `None` for others. A
+    /// packet that reaches a paused guest keeps it from sleep for as long, so that connections with keep-alives live on.
+    pub(crate) fn can_sleep(
+        &self,
+        guest: &GuestName,
+        now: Duration,
+        after: Duration,
+    ) -> Option<u64> {
+        let tracked = self.guests.get(guest)?;
+        let reached_at = tracked.reached_at.unwrap_or_default();
+        let is_unreached = now.saturating_sub(reached_at) >= after || tracked.reached_at.is_none();
+        let may = is_unreached && !self.is_peeking(guest);
+        self.can_pause(guest, now, after).filter(|_| may)
+    }
+
+    /// Starts the idle time of a guest again, which could not be paused.
+    pub(crate) fn postpone(&mut self, guest: &GuestName, now: Duration) {
+        if let Some(tracked) = self.guests.get_mut(guest) {
+            tracked.usage.used_at = now;
+        }
+    }
+
+    /// Returns the number of packets to a guest that has been idle for `after` and may be paused; `None` for others.
+    pub(crate) fn can_pause(
+        &self,
+        guest: &GuestName,
+        now: Duration,
+        after: Duration,
+    ) -> Option<u64> {
+        let tracked = self.guests.get(guest)?;
+        let is_idle = now.saturating_sub(tracked.usage.used_at) >= after;
+        (is_idle && tracked.can_pause(self.config, now)).then_some(tracked.last.traffic.to.packets)
+    }
+
+    /// Returns the guests that were in use since the last call, once in [`REPORT`]. The start of the daemon is no use.
+    pub(crate) fn used_since_report(&mut self, now: Duration) -> Vec<GuestName> {
+        if now.saturating_sub(self.reported_at) < REPORT {
+            return Vec::new();
+        }
+        let since = std::mem::replace(&mut self.reported_at, now);
+        let is_used =
+            |tracked: &Tracked| tracked.usage.used_at >= since && tracked.usage.by != Use::Found;
+        (self.guests.iter())
+            .filter(|(_, tracked)| is_used(tracked))
+            .map(|(guest, _)| guest.clone())
+            .collect()
     }
 
     /// Returns the use of a guest; `None` before its first reading.
@@ -160,6 +312,9 @@ impl Tracked {
             read_at: now,
             last: reading,
             window: Spent::default(),
+            quiet_since: now,
+            owes_response: false,
+            reached_at: None,
             usage: Usage {
                 used_at: now,
                 by: Use::Found,
@@ -171,10 +326,11 @@ impl Tracked {
         }
     }
 
-    fn read(&mut self, config: ActivityConfig, now: Duration, reading: Reading) {
+    /// Adds a reading. Returns the use since the last one.
+    fn read(&mut self, config: ActivityConfig, now: Duration, reading: Reading) -> Option<Use> {
         let time = now.saturating_sub(self.read_at);
         if time.is_zero() {
-            return;
+            return None;
         }
         let (last, seconds) = (self.last, time.as_secs_f64());
         let to = since(last.traffic.to.bytes, reading.traffic.to.bytes);
@@ -202,6 +358,14 @@ impl Tracked {
         if let Some(by) = found {
             (self.usage.used_at, self.usage.by) = (now, by);
         }
+        if reading.traffic.to.packets != last.traffic.to.packets {
+            self.quiet_since = now;
+        }
+        if has_data(last.traffic.from, reading.traffic.from) {
+            self.owes_response = false;
+        } else if has_data(last.traffic.to, reading.traffic.to) {
+            self.owes_response = true;
+        }
         if self.window.time >= WINDOW || found.is_some() {
             self.window = Spent::default();
         }
@@ -210,6 +374,15 @@ impl Tracked {
         self.usage.bytes_from = rate(from, seconds);
         self.usage.sessions = reading.sessions;
         (self.read_at, self.last) = (now, reading);
+        found
+    }
+
+    /// Reports whether a pause interrupts no response.
+    fn can_pause(&self, config: ActivityConfig, now: Duration) -> bool {
+        let quiet = now.saturating_sub(self.quiet_since);
+        let percent = self.usage.cpu_percent;
+        let is_busy = percent.is_none_or(|percent| percent >= f64::from(config.cpu_percent));
+        quiet >= QUIET && !is_busy && (!self.owes_response || quiet >= RESPONSE)
     }
 }
 
@@ -225,6 +398,12 @@ impl Spent {
         let percent = 100.0 * self.cpu_time.as_secs_f64() / seconds;
         (percent >= f64::from(config.cpu_percent)).then(|| Use::Cpu(whole(percent)))
     }
+}
+
+/// Reports whether packets since the last reading carried data.
+fn has_data(last: PacketCount, now: PacketCount) -> bool {
+    let bare = BARE_SEGMENT.saturating_mul(since(last.packets, now.packets));
+    since(last.bytes, now.bytes) > bare
 }
 
 /// Returns the increase of a counter, which may have started again.

@@ -110,6 +110,8 @@ impl<'a> Drive<'a> {
             let mut observed = observe(&self.inner.host, &guest).await?;
             self.left_own_system |= observed.own_system == Some(OwnSystemState::Failing);
             observed.boots_own &= !self.left_own_system;
+            // It is frozen again when it has responded to a packet.
+            observed.frozen |= self.inner.is_peeking(&guest);
             let stages = match guest.pending_change() {
                 Some(change) => plan_change(Goal::of(&guest), change, &observed),
                 None => plan(Goal::of(&guest), guest.file_work.as_ref(), &observed),
@@ -307,12 +309,8 @@ impl<'a> Drive<'a> {
                 self.inner.oom.begin(name, host.units.oom_kills(name));
             }
             Step::EnsureNetwork => self.ensure_network(guest).await?,
-            Step::Freeze => {
-                if !host.units.freeze(name).await? {
-                    return Err(EngineError::NoFreezer(name.clone()));
-                }
-            }
-            Step::Thaw => host.units.thaw(name).await?,
+            Step::Freeze => self.inner.freeze(guest).await?,
+            Step::Thaw => self.inner.thaw(guest).await?,
             Step::RecordSleep => self.inner.record_sleep(name, &self.subject).await?,
             Step::ChooseSystem => self.inner.choose_system(guest, &self.subject).await?,
             Step::Release => self.inner.release(guest).await?,
@@ -322,10 +320,15 @@ impl<'a> Drive<'a> {
             }
             Step::LeaveSystem => self.inner.leave_own_system(guest).await?,
             Step::StopUnit => {
+                self.inner.refuse_in_session(name)?;
                 self.inner.follow_own_system(guest).await;
                 host.units.stop(name).await?;
+                self.inner.unwatch_packets(guest).await?;
             }
-            Step::RemoveUnit => host.units.remove(name).await?,
+            Step::RemoveUnit => {
+                host.units.remove(name).await?;
+                self.inner.unwatch_packets(guest).await?;
+            }
             Step::RemoveNetwork => {
                 host.network.remove(name).await?;
                 // After the last packet.
@@ -505,6 +508,10 @@ impl<'a> Drive<'a> {
 
     async fn succeed(&self) {
         self.inner.failures.reset(self.name);
+        // Not after a restore: it follows the rollback of a failed wake.
+        if self.verb != Verb::Restore {
+            self.inner.demands.reset(self.name);
+        }
         if self.subject.operation.is_some() {
             self.inner.probe(self.verb, "finish", Edge::Before);
             self.inner

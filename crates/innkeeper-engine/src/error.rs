@@ -1,5 +1,7 @@
 //! The errors of the engine.
 
+use std::time::Duration;
+
 use innkeeper_facilities::FacilityError;
 use innkeeper_model::reserved::Reservation;
 use innkeeper_model::{
@@ -78,6 +80,21 @@ pub enum EngineError {
         guest: GuestName,
         /// Its kind.
         kind: GuestKind,
+    },
+    /// A session was opened in a guest that the daemon was about to let rest.
+    #[error("guest '{0}' is in use")]
+    InUse(GuestName),
+    /// The guest did not wake a moment ago, and is not woken on demand yet.
+    #[error("guest '{guest}' did not wake: {}", .failure.message)]
+    NotWoken {
+        /// The guest.
+        guest: GuestName,
+        /// Its kind.
+        kind: GuestKind,
+        /// The failure of the last attempt.
+        failure: Failure,
+        /// The time until a demand wakes it again.
+        retry_in: Duration,
     },
     /// The guest's running system did not switch to a closure.
     #[error("guest '{guest}' cannot switch to {closure}: {finding}")]
@@ -159,7 +176,8 @@ impl Explain for EngineError {
             Self::Ended(_) => Code::GuestDied,
             Self::Left { .. } => Code::Internal,
             Self::Several(failures) => failures.first().map_or(Code::Internal, |f| f.code),
-            Self::Superseded(_) => Code::GuestBusy,
+            Self::Superseded(_) | Self::InUse(_) => Code::GuestBusy,
+            Self::NotWoken { failure, .. } => failure.code,
             Self::ShuttingDown => Code::ShuttingDown,
         }
     }
@@ -183,6 +201,17 @@ impl Explain for EngineError {
             Self::NoProcesses { guest, kind } => format!(
                 "innkeeperd starts it again; `innkeeper events --guest {guest}` shows the attempts. `{kind} sleep {guest}` keeps it down until it is woken."
             ),
+            Self::InUse(_) => "End its sessions first.".to_owned(),
+            Self::NotWoken { guest, kind, failure, retry_in } => {
+                let retry = format!(
+                    "It is woken again by a request or a packet after {} s, or at once by `{kind} wake {guest}`.",
+                    retry_in.as_secs().max(1)
+                );
+                match &failure.remedy {
+                    Some(remedy) => format!("{remedy} {retry}"),
+                    None => retry,
+                }
+            }
             Self::OperationNotFound(_) => "`innkeeper events` shows recent operations.".to_owned(),
             Self::UserIds(_) => "Request 65536 user ids (--user-ids, or guest.user_ids in innkeeperd's configuration). More require guest.user_namespace = \"on\" or \"auto\", and state_dir on a file system with id-mapped mounts: `innkeeper doctor` shows whether it has them.".to_owned(),
             Self::NestingRefused => "Set guest.nesting = true in innkeeperd's configuration and restart innkeeperd. docs/security.md describes the cost.".to_owned(),
@@ -205,6 +234,7 @@ impl Explain for EngineError {
             Self::Store(error) => error.log(),
             Self::Host(error) => error.log(),
             Self::Several(failures) => failures.first().map_or(&[], |f| &f.log),
+            Self::NotWoken { failure, .. } => &failure.log,
             Self::Switch { log, .. }
             | Self::Unhealthy { log, .. }
             | Self::OwnSystem { log, .. } => log,

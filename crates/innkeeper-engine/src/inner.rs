@@ -1,8 +1,9 @@
 //! The engine's shared state. Every other file builds on it; it depends only on their data types.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use innkeeper_facilities::Facilities;
@@ -11,7 +12,7 @@ use innkeeper_model::{
 };
 use innkeeper_store::Store;
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, RwLock, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -19,7 +20,9 @@ use tracing::warn;
 use crate::EngineError;
 use crate::activity::{ActivityConfig, Tracker};
 use crate::backoff::Failures;
+use crate::demands::Demands;
 use crate::disks::Disks;
+use crate::idle::{LevelHooks, RestConfig, Resting};
 use crate::journal::{Journal, Subject};
 use crate::keyed_locks::KeyedLocks;
 use crate::oom::OomKills;
@@ -47,6 +50,8 @@ pub struct EngineConfig {
     pub activity: ActivityConfig,
     /// Time in which a changed system must come up.
     pub boot_timeout: Duration,
+    /// When idle guests rest.
+    pub rest: RestConfig,
 }
 
 impl EngineConfig {
@@ -80,6 +85,18 @@ pub(crate) struct Inner {
     pub(crate) uses: Mutex<Tracker>,
     /// The disk space of guests by the last measurement.
     pub(crate) disks: Disks,
+    /// Held while the counters of guests are read, so that an older reading never follows a newer one.
+    pub(crate) measuring: AsyncMutex<()>,
+    /// Guests whose first packet is watched, by their addresses.
+    pub(crate) watched: Mutex<HashMap<Ipv4Addr, GuestName>>,
+    /// Notified when a peek begins.
+    pub(crate) peeked: Notify,
+    /// Set once the host turned out to have no freezer: guests are not paused by the daemon's own decision.
+    pub(crate) no_freezer: AtomicBool,
+    pub(crate) resting: Resting,
+    pub(crate) demands: Demands,
+    /// The part of previews in a rest.
+    pub(crate) hooks: OnceLock<Box<dyn LevelHooks>>,
     /// Open sessions of users in guests.
     pub(crate) sessions: Arc<Sessions>,
     /// The start of the clock of [`Self::uses`].
@@ -113,6 +130,13 @@ impl Inner {
             oom: OomKills::default(),
             disks: Disks::default(),
             sessions: Arc::default(),
+            measuring: AsyncMutex::new(()),
+            watched: Mutex::default(),
+            peeked: Notify::new(),
+            no_freezer: AtomicBool::new(false),
+            resting: Resting::default(),
+            demands: Demands::default(),
+            hooks: OnceLock::new(),
             started: Instant::now(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

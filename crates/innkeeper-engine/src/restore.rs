@@ -18,6 +18,8 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read, or the firewall cannot be applied: guests must not run without it.
     pub async fn restore(&self) -> Result<(), EngineError> {
+        // Before the firewall replaces the former daemon's table. Without one, all paused guests may have been reached.
+        let unreached = self.inner.host.packets.unreached().await;
         self.inner.ensure_firewall().await?;
         let mut unfinished = HashMap::new();
         for operation in self.inner.store.running_operations().await? {
@@ -34,6 +36,7 @@ impl Engine {
             unfinished = unfinished.len(),
             "restoring"
         );
+        self.resume_packets(&guests, &unreached, &unfinished).await;
         for guest in guests {
             let Some(operation) = unfinished.remove(&guest.name) else {
                 self.spawn_restore(guest.name);

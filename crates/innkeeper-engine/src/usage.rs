@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use innkeeper_model::{Explain, GuestName, UnitPhase, chain};
+use innkeeper_model::{Explain, GuestName, UnitPhase, Verb, chain};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
@@ -22,7 +22,7 @@ impl Engine {
         self.inner.sessions.open(guest)
     }
 
-    /// Measures the use of all guests until the engine stops.
+    /// Measures the use of all guests, and lets idle ones rest, until the engine stops.
     pub async fn measure(&self) {
         let mut timer = tokio::time::interval(INTERVAL);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -32,7 +32,11 @@ impl Engine {
                 () = self.inner.stopping.cancelled() => return,
                 _ = timer.tick() => {}
             }
-            match self.measure_once().await {
+            let measured = async {
+                self.measure_once().await?;
+                self.rest_idle().await
+            };
+            match measured.await {
                 Ok(()) => failed = false,
                 // While it lasts, each measurement would log the same.
                 Err(error) if failed => debug!(code = %error.code(), "{}", chain(&error)),
@@ -50,9 +54,13 @@ impl Engine {
     /// When the store or the host cannot be queried. No guest becomes idle by that.
     pub async fn measure_once(&self) -> Result<(), EngineError> {
         let host = &self.inner.host;
+        let _measuring = self.inner.measuring.lock().await;
         let running = self.running().await?;
         let operations = self.inner.store.running_operations().await?;
+        // A change of the level alone is no use.
+        let is_use = |verb| !matches!(verb, Verb::Pause | Verb::Sleep | Verb::Wake);
         let in_operation: HashSet<_> = (operations.into_iter())
+            .filter(|operation| is_use(operation.verb))
             .filter_map(|operation| operation.guest)
             .collect();
         let traffic = host.traffic.traffic().await?;

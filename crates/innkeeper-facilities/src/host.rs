@@ -10,7 +10,7 @@ use crate::firewall::Firewall;
 use crate::network::Network;
 use crate::rootfs::{FileOwners, Rootfs};
 use crate::secrets::Secrets;
-use crate::traffic::Traffic;
+use crate::traffic::{FirstPackets, Traffic};
 use crate::units::Units;
 
 /// Facts of the host that guests and the firewall copy, such as its name servers.
@@ -72,6 +72,8 @@ pub struct Facilities {
     pub firewall: Arc<dyn Firewall>,
     /// Counters of guests' packets.
     pub traffic: Arc<dyn Traffic>,
+    /// Packets to paused guests.
+    pub packets: Arc<dyn FirstPackets>,
     /// Processes.
     pub units: Arc<dyn Units>,
 }

@@ -17,7 +17,7 @@
 //! | [`GuestFiles`] | files that are written while the guest runs |
 //! | [`Network`] | veth pairs, addresses, routes |
 //! | [`Firewall`], [`BuildNetwork`] | the host's rules |
-//! | [`Traffic`] | counters of guests' packets |
+//! | [`Traffic`], [`FirstPackets`] | counters of guests' packets, packets to paused guests |
 //! | [`HostFacts`], [`HostFeatures`] | the host itself |
 //! | [`Units`] | the guest's processes |
 //! | [`Routes`] | previews' routes |
@@ -64,7 +64,7 @@ pub use resource::{Found, Resource};
 pub use rootfs::{FileOwners, FilesMissing, FoundRetained, FoundSnapshot, Rootfs};
 pub use routes::{RouteSpec, RouteState, Routes};
 pub use secrets::Secrets;
-pub use traffic::{GuestTraffic, PROBE_MARK, PacketCount, Traffic};
+pub use traffic::{FirstPackets, GuestTraffic, PROBE_MARK, PacketCount, Traffic};
 pub use units::{
     BOOT_OWN, Console, ExecCommand, ExecSession, Input, Output, Prepared, UnitSeen, Units,
 };

@@ -32,6 +32,12 @@ pub trait Network: Resource {
         Ok(())
     }
 
+    /// Returns the number of open connections to the guest's SSH server. `leader` is the guest's first process.
+    ///
+    /// # Errors
+    /// When the kernel cannot be queried. Fails rather than returning zero: a guest with an open session would be paused.
+    async fn ssh_sessions(&self, guest: &Guest, leader: u32) -> Result<usize, FacilityError>;
+
     /// Reports whether link, address and route on the host's side are as [`Self::ensure`] leaves them.
     ///
     /// # Errors

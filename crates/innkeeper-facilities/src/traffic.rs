@@ -1,9 +1,10 @@
 //! Counters of guests' packets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::FacilityError;
 
@@ -47,4 +48,28 @@ pub trait Traffic: Send + Sync {
     /// # Errors
     /// When the kernel refuses.
     async fn forget(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
+}
+
+/// Reports the first packet to each paused guest for which its processes must run. The daemon's own probes do not count.
+#[async_trait]
+pub trait FirstPackets: Send + Sync {
+    /// Starts to watch for a packet to a guest. A packet from now on is reported, once.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The guest must not be paused then.
+    async fn watch(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
+
+    /// Stops watching. Has no effect on a guest that is not watched.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn unwatch(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
+
+    /// Returns the guests that an earlier daemon watched and that have received no packet since. Called before the first
+    /// [`Firewall::ensure`](crate::Firewall::ensure), which removes them. Empty if they are unknown.
+    async fn unreached(&self) -> BTreeSet<Ipv4Addr>;
+
+    /// Sends the watched guests that received a packet, which are no longer watched then. Reports rather a guest without a
+    /// packet than none of a guest with one. Runs until the receiver is closed.
+    async fn follow(&self, reached: UnboundedSender<BTreeSet<Ipv4Addr>>);
 }

@@ -57,6 +57,40 @@ impl Level {
     }
 }
 
+/// The use of a guest's idle time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdlePolicy {
+    /// An idle guest is paused, and put to sleep when it stays idle.
+    Sleep,
+    /// An idle guest is paused.
+    Pause,
+    /// The guest stays awake.
+    #[serde(alias = "always-on")]
+    AlwaysOn,
+}
+
+impl IdlePolicy {
+    /// All policies.
+    pub const ALL: [Self; 3] = [Self::Sleep, Self::Pause, Self::AlwaysOn];
+
+    /// Returns the word of command lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sleep => "sleep",
+            Self::Pause => "pause",
+            Self::AlwaysOn => "always-on",
+        }
+    }
+}
+
+impl fmt::Display for IdlePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

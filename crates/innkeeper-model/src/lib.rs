@@ -33,7 +33,7 @@ pub use backoff::Backoff;
 pub use change::{BootSpec, ChangeOutcome, ChangePhase, ClosureChange, LastChange, OwnSystemFate};
 pub use closure_source::ClosureSource;
 pub use failure::{Code, Explain, Failure, Kind, chain};
-pub use guest::{DesiredState, Guest, GuestKind, GuestState, Level, UnitPhase};
+pub use guest::{DesiredState, Guest, GuestKind, GuestState, IdlePolicy, Level, UnitPhase};
 pub use identity::{DaemonId, InvalidDaemonId, Ownership};
 pub use installable::{Installable, InvalidInstallable, Trust};
 pub use limits::{Cpus, InvalidLimit, Limits, MemorySize, UserIdCount};

@@ -87,6 +87,7 @@ mod report_access;
 mod reporter;
 mod repositories;
 mod requests;
+mod rest;
 mod resync;
 mod retry;
 mod routing;

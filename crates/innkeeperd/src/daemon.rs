@@ -99,6 +99,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     engine.restore().await?;
     if let Some(previews) = &previews {
         previews.start(notifier.subscribe());
+        engine.set_level_hooks(Box::new(previews.clone()));
     }
     let context = Context {
         engine: engine.clone(),
@@ -122,6 +123,10 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let measuring_disks = {
         let engine = engine.clone();
         tokio::spawn(async move { engine.measure_disks().await })
+    };
+    let following = {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.follow_packets().await })
     };
     systemd::ready();
     info!(socket = %config.socket().display(), version = env!("CARGO_PKG_VERSION"), "ready");
@@ -151,6 +156,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     watching.abort();
     measuring.abort();
     measuring_disks.abort();
+    following.abort();
     // Deliveries are accepted until operations have ended, which can take longer than GitHub waits. Recorded deliveries
     // are answered; later ones wait for the next daemon.
     intake_end.cancel();

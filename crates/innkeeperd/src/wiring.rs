@@ -92,6 +92,7 @@ pub(crate) async fn engine(
         retention: Duration::from_secs(config.guest.retention_seconds),
         activity: config.rest.activity(),
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
+        rest: config.rest.rest(),
     };
     let engine = Engine::new(engine, store, host, crash::probe());
     Ok((engine, user_ids))
@@ -181,6 +182,7 @@ async fn facilities(
         closures: Arc::new(NixClosures::new(nix(config), identity.clone())),
         rootfs,
         traffic: Arc::clone(&firewall) as _,
+        packets: Arc::clone(&firewall) as _,
         firewall,
         secrets: Arc::new(secrets),
         facts: Arc::new(HostFacts::new(nameservers, Arc::clone(&network))),
@@ -259,6 +261,7 @@ fn firewall(
         web,
         extra_private: config.network.refuse.clone(),
         connections_per_guest: config.network.connections_per_guest,
+        log_group: config.rest.log_group(identity.daemon()),
     };
     NftFirewall::new(firewall, identity.clone(), builds).following(nameservers)
 }

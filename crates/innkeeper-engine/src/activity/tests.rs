@@ -91,6 +91,124 @@ fn little_processor_time_is_no_use() {
     assert_eq!(idle, HOUR);
 }
 
+/// The interval of readings during a peek.
+const STEP: Duration = Duration::from_millis(250);
+const PAUSE_AFTER: Duration = Duration::from_secs(300);
+
+/// The hour of the issue: a ping and its answer every 25 s, and a pause whenever that is allowed.
+#[test]
+fn keep_alive_leaves_a_guest_paused_for_most_of_an_hour() {
+    let mut guest = Guest::new();
+    let name = guest.name.clone();
+    let (mut is_paused, mut woken_at) = (false, None);
+    let (mut paused, mut wakes) = (Duration::ZERO, 0);
+    let mut steps = 0;
+    while guest.now < PAUSE_AFTER + HOUR {
+        guest.now += STEP;
+        steps += 1;
+        if steps % 100 == 0 {
+            bytes(&mut guest.reading.traffic.to, 235);
+            if is_paused {
+                guest.tracker.begin_peek(&name, guest.now);
+                (is_paused, woken_at) = (false, Some(guest.now));
+                wakes += 1;
+            }
+        }
+        // The answer comes a little later.
+        if steps % 100 == 1 {
+            bytes(&mut guest.reading.traffic.from, 231);
+            cpu(&mut guest.reading, Duration::from_millis(3));
+        }
+        guest.read();
+        if is_paused {
+            paused += STEP;
+            continue;
+        }
+        let ends = match guest.tracker.peeks(guest.now)[..] {
+            [] => guest
+                .tracker
+                .can_pause(&name, guest.now, PAUSE_AFTER)
+                .is_some(),
+            [(_, peek)] => matches!(peek, Peek::Over(_)),
+            _ => panic!("one guest"),
+        };
+        if ends {
+            is_paused = true;
+            guest.tracker.end_peek(&name);
+            if let Some(woken_at) = woken_at {
+                assert!(guest.now - woken_at <= 2 * SECOND);
+            }
+        }
+    }
+    assert!(paused >= HOUR * 9 / 10, "{paused:?}");
+    assert!(wakes >= 140, "{wakes}");
+    // The connection lives on: the guest does not sleep. Without keep-alives, it does.
+    let sleep_after = 7 * PAUSE_AFTER;
+    assert_eq!(guest.tracker.can_sleep(&name, guest.now, sleep_after), None);
+    guest.over(sleep_after, |_, _| {});
+    assert!(
+        guest
+            .tracker
+            .can_sleep(&name, guest.now, sleep_after)
+            .is_some()
+    );
+}
+
+#[test]
+fn request_to_a_paused_guest_is_use() {
+    let mut guest = Guest::new();
+    let name = guest.name.clone();
+    guest.over(PAUSE_AFTER, |_, _| {});
+    guest.reading.traffic.opened += 1;
+    guest.tracker.begin_peek(&name, guest.now);
+    guest.now += STEP;
+    guest.read();
+    assert_eq!(guest.tracker.peeks(guest.now), [(name.clone(), Peek::Used)]);
+    guest.tracker.end_peek(&name);
+    guest.over(PAUSE_AFTER - 2 * INTERVAL, |_, _| {});
+    assert_eq!(guest.tracker.can_pause(&name, guest.now, PAUSE_AFTER), None);
+    // The periodic reading was first: the use precedes the peek.
+    guest.over(PAUSE_AFTER, |_, _| {});
+    guest.reading.traffic.opened += 1;
+    guest.now += STEP;
+    guest.read();
+    guest.tracker.begin_peek(&name, guest.now);
+    assert_eq!(guest.tracker.peeks(guest.now), [(name, Peek::Used)]);
+}
+
+/// A request on an open connection whose response takes a while, without processor time.
+#[test]
+fn guest_is_not_paused_before_it_has_responded() {
+    let mut guest = Guest::new();
+    let name = guest.name.clone();
+    guest.over(PAUSE_AFTER, |_, _| {});
+    let until = |guest: &mut Guest, responds_after: Option<Duration>| {
+        guest.tracker.begin_peek(&name, guest.now);
+        bytes(&mut guest.reading.traffic.to, 300);
+        let start = guest.now;
+        loop {
+            guest.now += STEP;
+            if responds_after == Some(guest.now - start) {
+                bytes(&mut guest.reading.traffic.from, 300);
+            }
+            guest.read();
+            match guest.tracker.peeks(guest.now)[..] {
+                [(_, Peek::Over(_))] => break,
+                [(_, Peek::Open)] => {}
+                ref peeks => panic!("{peeks:?}"),
+            }
+        }
+        guest.tracker.end_peek(&name);
+        guest.now - start
+    };
+    assert!(until(&mut guest, Some(STEP)) <= 2 * SECOND);
+    let slow = 8 * SECOND;
+    assert_eq!(until(&mut guest, Some(slow)), slow);
+    // No response at all.
+    let never = until(&mut guest, None);
+    assert!(never >= RESPONSE && never < 2 * RESPONSE);
+}
+
 type Change = fn(&mut Reading);
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use innkeeper_engine::{ActivityConfig, Engine, EngineConfig};
+use innkeeper_engine::{ActivityConfig, Engine, EngineConfig, RestConfig};
 use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_model::api::{Accepted, CreateRequest};
 use innkeeper_model::{
@@ -49,6 +49,7 @@ pub(crate) fn config() -> EngineConfig {
         nesting: true,
         activity: ActivityConfig::default(),
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
+        rest: RestConfig::default(),
     }
 }
 

@@ -168,6 +168,12 @@ async fn paused_guest_that_loses_its_processes_is_asleep() {
         assert_eq!((guest.level, guest.fault), (Level::Asleep, None));
         assert_eq!(guest.desired, DesiredState::Running);
         assert_eq!(fixture.started(), starts, "it was not started");
+        // The restore that recorded it ends a little later, and refuses other operations until then.
+        let is_over = async || {
+            let running = fixture.engine.store().running_operations().await;
+            running.expect("a list").is_empty()
+        };
+        fixture.until("the restore has ended", is_over).await;
         fixture.wake().await;
     }
 }

@@ -9,6 +9,7 @@ mod gc;
 mod level;
 mod nesting;
 mod own_system;
+mod rest;
 mod retained;
 mod snapshots;
 mod usage;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use innkeeper_facilities::{GuestTraffic, PacketCount};
-use innkeeper_model::{GuestState, GuestUsage, Level};
+use innkeeper_model::{GuestState, GuestUsage, Level, OperationState};
 
 use crate::fixture::{Fixture, fixture, name};
 
@@ -102,4 +102,45 @@ async fn report_has_sleeping_guests_and_reasons() {
     assert_eq!((docs.idle_seconds, &docs.last_use), (None, &None));
     assert_eq!(docs.disk_bytes, size.expect("measured"));
     assert_eq!(docs.sleep_reason, "it is asleep");
+}
+
+/// A first packet continues a guest, and is recorded as an operation of the daemon.
+#[tokio::test]
+async fn first_packet_wakes_a_paused_guest() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    let follower = fixture.engine.clone();
+    tokio::spawn(async move { follower.follow_packets().await });
+    fixture.host.reach(WEB);
+    for _ in 0..2 {
+        let paused = fixture.engine.pause(&name("web"), "test").await;
+        fixture.ended(paused.expect("accepted")).await;
+        assert_eq!(fixture.state("web").await, Some(GuestState::Paused));
+        assert!(fixture.host.world().watched.contains(&WEB));
+        fixture.host.reach(WEB);
+        let is_running = async || fixture.state("web").await == Some(GuestState::Running);
+        fixture.until("it runs", is_running).await;
+        let is_recorded = async || {
+            let running = fixture.engine.store().running_operations().await;
+            running.expect("a list").is_empty()
+        };
+        fixture.until("the wake is recorded", is_recorded).await;
+        assert!(!fixture.host.world().frozen.contains(&name("web")));
+    }
+    let is_recorded = async || fixture.host.world().watched.is_empty();
+    fixture.until("it is not watched", is_recorded).await;
+}
+
+/// A guest whose packets cannot be watched stays awake.
+#[tokio::test]
+async fn guest_is_not_paused_without_a_watch() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    fixture.host.fail("packets.watch", 1);
+    let paused = fixture.engine.pause(&name("web"), "test").await;
+    let operation = fixture.ended(paused.expect("accepted")).await;
+    assert_eq!(operation.state, OperationState::Failed);
+    let is_running = async || fixture.state("web").await == Some(GuestState::Running);
+    fixture.until("it runs", is_running).await;
+    assert!(fixture.host.world().frozen.is_empty());
 }

@@ -1,12 +1,13 @@
 //! Closures, keys, networks and the host in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Guest, GuestName, Installable, StorePath, Trust};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::part::Part;
 use super::world::a_closure;
@@ -16,7 +17,7 @@ use crate::firewall::Firewall;
 use crate::host::{GuestUserIds, HostFacts, HostFeatures};
 use crate::network::Network;
 use crate::secrets::Secrets;
-use crate::traffic::{GuestTraffic, Traffic};
+use crate::traffic::{FirstPackets, GuestTraffic, Traffic};
 
 #[async_trait]
 impl Closures for Part {
@@ -149,6 +150,13 @@ impl Network for Part {
         self.call("network.follow_uplink", Some(&guest.name))
     }
 
+    async fn ssh_sessions(&self, guest: &Guest, _leader: u32) -> Result<usize, FacilityError> {
+        self.query("network.ssh_sessions")?;
+        Ok(usize::from(
+            self.host.world().with_ssh.contains(&guest.name),
+        ))
+    }
+
     async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {
         Ok(self.host.world().links.contains(&guest.name))
     }
@@ -184,5 +192,31 @@ impl Traffic for Part {
     async fn forget(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
         self.host.world().traffic.remove(&guest);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl FirstPackets for Part {
+    async fn watch(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        self.query("packets.watch")?;
+        self.host.world().watched.insert(guest);
+        Ok(())
+    }
+
+    async fn unwatch(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        self.host.world().watched.remove(&guest);
+        Ok(())
+    }
+
+    async fn unreached(&self) -> BTreeSet<Ipv4Addr> {
+        self.host.world().watched.clone()
+    }
+
+    async fn follow(&self, reached: UnboundedSender<BTreeSet<Ipv4Addr>>) {
+        while !reached.is_closed() {
+            self.host.packets.notified().await;
+            let guests = std::mem::take(&mut self.host.world().reached);
+            drop(reached.send(guests));
+        }
     }
 }

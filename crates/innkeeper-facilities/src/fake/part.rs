@@ -1,5 +1,6 @@
 //! The fake host, and its facilities.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use innkeeper_model::{Code, GuestName, UnitPhase};
@@ -27,6 +28,8 @@ pub struct FakeHost {
     pub removals: Arc<RwLock<()>>,
     /// Copies of files for backups wait while a test holds this for writing.
     pub exports: Arc<RwLock<()>>,
+    /// Notifies of a packet to a watched guest.
+    pub packets: Arc<Notify>,
     /// Notifies of a changed host fact.
     pub facts: Arc<Notify>,
     /// `true` while evaluations wait.
@@ -55,6 +58,7 @@ impl FakeHost {
             builds: Arc::default(),
             removals: Arc::default(),
             exports: Arc::default(),
+            packets: Arc::default(),
             facts: Arc::default(),
             evaluations_held: watch::Sender::new(false),
         }
@@ -111,6 +115,14 @@ impl FakeHost {
             .expect("the engine watches");
     }
 
+    /// Lets a packet reach a guest, which is reported if the guest is watched.
+    pub fn reach(&self, guest: Ipv4Addr) {
+        if self.world().watched.remove(&guest) {
+            self.world().reached.insert(guest);
+            self.packets.notify_one();
+        }
+    }
+
     /// Returns the facilities of the engine.
     #[must_use]
     pub fn facilities(&self) -> Facilities {
@@ -123,6 +135,7 @@ impl FakeHost {
             network: self.part("network"),
             firewall: self.part("firewall"),
             traffic: self.part("traffic"),
+            packets: self.part("packets"),
             units: self.part("unit"),
         }
     }

@@ -76,6 +76,12 @@ pub struct World {
     pub foreign: Vec<Found>,
     /// Counters of guests' packets.
     pub traffic: BTreeMap<Ipv4Addr, GuestTraffic>,
+    /// Guests with an open SSH session.
+    pub with_ssh: BTreeSet<GuestName>,
+    /// Guests whose first packet is watched.
+    pub watched: BTreeSet<Ipv4Addr>,
+    /// Guests that received it, and are not reported yet.
+    pub reached: BTreeSet<Ipv4Addr>,
     /// Processor time of guests.
     pub cpu_time: BTreeMap<GuestName, Duration>,
     /// The number of units that were started, which is the process id of the last one's leader.

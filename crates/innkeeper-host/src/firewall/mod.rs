@@ -21,7 +21,9 @@
 
 mod builds;
 mod elements;
+mod first_packets;
 mod listing;
+mod log_group;
 mod mark;
 mod port;
 mod removals;
@@ -30,14 +32,14 @@ mod table;
 mod traffic;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use innkeeper_facilities::{FacilityError, Firewall, GuestTraffic, Traffic};
+use innkeeper_facilities::{FacilityError, Firewall, FirstPackets, GuestTraffic, Traffic};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, DaemonId, Explain, chain};
 use ipnet::Ipv4Net;
@@ -47,11 +49,13 @@ use crate::identity::Identity;
 use crate::secrets::NameServers;
 use crate::{FileError, FileErrorExt};
 pub use builds::{BuildFilter, BuildFilterConfig};
+use first_packets::FirstPacketWatch;
 use listing::DroppingChain;
 pub use port::{HostPort, InvalidPort, Protocol};
 use removals::Removals;
 pub use ruleset::ruleset;
 use table::Table;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Mutex, OnceCell};
 use tracing::warn;
 
@@ -84,6 +88,15 @@ pub enum FirewallError {
     /// The kernel does not list or remove the counters.
     #[error("cannot read or remove the counters of guests' packets in the kernel")]
     Counters(#[source] io::Error),
+    /// The kernel refuses to watch for packets.
+    #[error("cannot watch for packets to the paused guest at {guest}")]
+    Watch {
+        /// The guest's address.
+        guest: Ipv4Addr,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
     /// The table is another daemon's.
     #[error("the firewall table inet {table} belongs to another Innkeeper daemon ({daemon})")]
     OtherDaemon {
@@ -117,7 +130,9 @@ impl Explain for FirewallError {
         match self {
             Self::InvalidTable(_) => Code::InvalidConfig,
             Self::Nft { source, .. } => source.code_or(Code::NetworkFailed),
-            Self::Unreadable | Self::Netlink(_) | Self::Counters(_) => Code::NetworkFailed,
+            Self::Unreadable | Self::Netlink(_) | Self::Counters(_) | Self::Watch { .. } => {
+                Code::NetworkFailed
+            }
             Self::OtherDaemon { .. } => Code::DaemonConflict,
             Self::Taken { .. } => Code::InvalidConfig,
             Self::NameServers(error) | Self::Forwarding(error) => {
@@ -141,7 +156,7 @@ impl Explain for FirewallError {
                 "List it with `nft list table inet {table}`. Then set `network.table` to another name, or remove it with `nft delete table inet {table}`, and start the daemon again."
             ),
             Self::Netlink(_) => "Run innkeeperd as root, or give it CAP_NET_ADMIN.".to_owned(),
-            Self::Counters(_) => "Run `innkeeper doctor`, which compares the firewall's table with the desired one.".to_owned(),
+            Self::Counters(_) | Self::Watch { .. } => "Run `innkeeper doctor`, which compares the firewall's table with the desired one.".to_owned(),
             Self::Unreadable => "Install nftables 1.0 or newer; `nft --version` shows the installed version.".to_owned(),
             Self::NameServers(_) => {
                 "Make the file readable for root, or set `network.nameservers`.".to_owned()
@@ -176,6 +191,8 @@ pub struct FirewallConfig {
     pub extra_private: Vec<Ipv4Net>,
     /// The maximum of a guest's open connections, to the internet and to its gateway together.
     pub connections_per_guest: u32,
+    /// The group of the kernel's packet log that reports packets to paused guests. Each daemon needs its own.
+    pub log_group: u16,
 }
 
 /// Ports of the host's web server.
@@ -202,6 +219,7 @@ pub struct NftFirewall {
     builds: Arc<BuildFilter>,
     /// Subscribed at the first use; `None` if the subscription fails.
     removals: OnceCell<Option<Removals>>,
+    first_packets: FirstPacketWatch,
 }
 
 impl NftFirewall {
@@ -210,6 +228,7 @@ impl NftFirewall {
     pub fn new(config: FirewallConfig, identity: Identity, builds: Arc<BuildFilter>) -> Self {
         Self {
             table: Table::new(config.table.clone(), identity),
+            first_packets: FirstPacketWatch::new(config.log_group),
             config,
             nameservers: None,
             written: Mutex::new(None),
@@ -356,6 +375,34 @@ impl Traffic for NftFirewall {
     }
 }
 
+#[async_trait]
+impl FirstPackets for NftFirewall {
+    async fn watch(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        let table = self.table.name()?;
+        let watched = self.first_packets.watch(table, guest);
+        Ok(watched.map_err(|source| FirewallError::Watch { guest, source })?)
+    }
+
+    async fn unwatch(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        let table = self.table.name()?;
+        let left = self.first_packets.unwatch(table, guest);
+        Ok(left.map_err(|source| FirewallError::Watch { guest, source })?)
+    }
+
+    async fn unreached(&self) -> BTreeSet<Ipv4Addr> {
+        let former = |table| traffic::addresses(table, ruleset::PAUSED).unwrap_or_default();
+        self.table.name().map(former).unwrap_or_default()
+    }
+
+    async fn follow(&self, reached: UnboundedSender<BTreeSet<Ipv4Addr>>) {
+        match self.table.name() {
+            Ok(table) => self.first_packets.follow(table, &reached).await,
+            // The daemon does not start with such a name.
+            Err(error) => warn!("{}", chain(&error)),
+        }
+    }
+}
+
 /// Writes rules of every kind that Innkeeper uses in the calling thread's namespace, which must be a temporary one.
 pub(crate) async fn probe() -> Result<(), FirewallError> {
     let config = FirewallConfig {
@@ -373,6 +420,7 @@ pub(crate) async fn probe() -> Result<(), FirewallError> {
         }),
         extra_private: Vec::new(),
         connections_per_guest: 1,
+        log_group: 1,
     };
     nft(
         "write rules of the firewall's kind",

@@ -27,9 +27,12 @@ pub(super) const TO_GUESTS: &str = "to_guests";
 pub(super) const FROM_GUESTS: &str = "from_guests";
 pub(super) const OPENED: &str = "opened_to_guests";
 
+/// The set of paused guests, from which the kernel deletes each that receives a packet.
+pub(super) const PAUSED: &str = "paused_guests";
+
 /// Reports whether the kernel adds and removes the elements of a set.
 pub(super) fn is_count(set: &str) -> bool {
-    CONNECTIONS.contains(&set) || [TO_GUESTS, FROM_GUESTS, OPENED].contains(&set)
+    CONNECTIONS.contains(&set) || [TO_GUESTS, FROM_GUESTS, OPENED, PAUSED].contains(&set)
 }
 
 /// Returns the rules. They name no guest: they match guests' packets by the group of their interface, so rules and guests
@@ -162,7 +165,8 @@ table inet {table} {{
 /// Returns the sets and chains that count each guest's packets.
 fn counters(config: &FirewallConfig) -> String {
     let (group, subnet) = (INTERFACE_GROUP, config.subnet);
-    let sets: String = [TO_GUESTS, FROM_GUESTS, OPENED]
+    let log_group = config.log_group;
+    let sets: String = [TO_GUESTS, FROM_GUESTS, OPENED, PAUSED]
         .map(|set| {
             format!(
                 "\tset {set} {{\n\t\ttype ipv4_addr\n\t\tsize 65535\n\t\tflags dynamic\n\t}}\n\n"
@@ -178,6 +182,24 @@ fn counters(config: &FirewallConfig) -> String {
 		oifgroup {group} ip daddr {subnet} meta mark {PROBE_MARK:#010x} ct mark set {PROBE_MARK:#010x}
 		oifgroup {group} ip daddr {subnet} ct mark != {PROBE_MARK:#010x} add @{TO_GUESTS} {{ ip daddr counter }}
 		oifgroup {group} ip daddr {subnet} ct state new ct mark != {PROBE_MARK:#010x} add @{OPENED} {{ ip daddr counter }}
+	}}
+
+	# A packet for which a paused guest must run: all but echo requests and bare acknowledgments of TCP, which its kernel
+	# answers. It is reported once, because the guest is no longer in the set then; without the threshold, a second late.
+	chain notify {{
+		type filter hook postrouting priority filter; policy accept;
+		meta nfproto ipv6 accept
+		ip daddr != @{PAUSED} accept
+		meta mark {PROBE_MARK:#010x} accept
+		ct mark {PROBE_MARK:#010x} accept
+		meta l4proto icmp accept
+		meta l4proto != tcp goto first_packet
+		tcp flags & (fin | syn | rst | psh) != 0 goto first_packet
+	}}
+
+	chain first_packet {{
+		delete @{PAUSED} {{ ip daddr }}
+		log group {log_group} snaplen 20 queue-threshold 1
 	}}
 
 	chain count_from_guests {{

@@ -2,7 +2,7 @@
 //! holds all guests. `nft --json` takes longer than the kernel, so they are read over netlink
 //! (linux/netfilter/nf_tables.h).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -56,6 +56,18 @@ pub(super) fn read(table: &str) -> io::Result<BTreeMap<Ipv4Addr, GuestTraffic>> 
     Ok(traffic)
 }
 
+/// Lists the addresses in a set without counters.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn addresses(table: &str, set: &str) -> io::Result<BTreeSet<Ipv4Addr>> {
+    let mut addresses = BTreeSet::new();
+    for element in elements(table, set)? {
+        addresses.insert(address(&element).ok_or_else(wire::malformed)?);
+    }
+    Ok(addresses)
+}
+
 /// Removes the counters of a guest.
 ///
 /// # Errors
@@ -68,6 +80,13 @@ pub(super) fn forget(table: &str, guest: Ipv4Addr) -> io::Result<()> {
 }
 
 fn list(table: &str, set: &str) -> io::Result<Vec<(Ipv4Addr, PacketCount)>> {
+    (elements(table, set)?.iter())
+        .map(|element| counted(element).ok_or_else(wire::malformed))
+        .collect()
+}
+
+/// Lists the elements of a set, each as its attributes.
+fn elements(table: &str, set: &str) -> io::Result<Vec<Vec<u8>>> {
     for _ in 0..ATTEMPTS {
         if let Some(list) = list_once(table, set)? {
             return Ok(list);
@@ -77,7 +96,7 @@ fn list(table: &str, set: &str) -> io::Result<Vec<(Ipv4Addr, PacketCount)>> {
 }
 
 /// Returns the elements of a set; `None` if a change of the rules interrupted the list.
-fn list_once(table: &str, set: &str) -> io::Result<Option<Vec<(Ipv4Addr, PacketCount)>>> {
+fn list_once(table: &str, set: &str) -> io::Result<Option<Vec<Vec<u8>>>> {
     let socket = wire::socket(SocketFlags::empty())?;
     let (table, set) = (wire::name(table), wire::name(set));
     let attributes = [(TABLE, &*table), (SET, &*set)];
@@ -95,24 +114,25 @@ fn list_once(table: &str, set: &str) -> io::Result<Option<Vec<(Ipv4Addr, PacketC
                     message.result()?;
                     return Ok((!interrupted).then_some(list));
                 }
-                NEW_ELEMENTS => list.extend(elements(&message)?),
+                NEW_ELEMENTS => list.extend(elements_of(&message)),
                 _ => {}
             }
         }
     }
 }
 
-fn elements(message: &Message<'_>) -> io::Result<Vec<(Ipv4Addr, PacketCount)>> {
+fn elements_of<'a>(message: &Message<'a>) -> impl Iterator<Item = Vec<u8>> + use<'a> {
     let elements = message.attributes().find(|(kind, _)| *kind == ELEMENTS);
     let elements = elements.map(|(_, value)| value).unwrap_or_default();
-    wire::attributes(elements)
-        .map(|(_, element)| element_of(element).ok_or_else(wire::malformed))
-        .collect()
+    wire::attributes(elements).map(|(_, element)| element.to_vec())
 }
 
-fn element_of(element: &[u8]) -> Option<(Ipv4Addr, PacketCount)> {
+fn address(element: &[u8]) -> Option<Ipv4Addr> {
     let key = wire::attribute(wire::attribute(element, KEY)?, VALUE)?;
-    let address = Ipv4Addr::from(<[u8; 4]>::try_from(key).ok()?);
+    Some(Ipv4Addr::from(<[u8; 4]>::try_from(key).ok()?))
+}
+
+fn counted(element: &[u8]) -> Option<(Ipv4Addr, PacketCount)> {
     let expression = wire::attribute(element, EXPRESSION)?;
     if wire::attribute(expression, NAME)? != b"counter\0" {
         return None;
@@ -126,5 +146,5 @@ fn element_of(element: &[u8]) -> Option<(Ipv4Addr, PacketCount)> {
         packets: number(PACKETS)?,
         bytes: number(BYTES)?,
     };
-    Some((address, count))
+    Some((address(element)?, count))
 }

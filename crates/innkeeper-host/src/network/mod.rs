@@ -18,6 +18,7 @@ mod namespace;
 mod netlink;
 mod requests;
 mod setup;
+mod ssh;
 
 pub use error::NetworkError;
 
@@ -371,6 +372,11 @@ impl Network for VethNetwork {
 
     async fn adopt(&self, guest: &Guest) -> Result<(), FacilityError> {
         Ok(self.mark_former(guest).await?)
+    }
+
+    async fn ssh_sessions(&self, _guest: &Guest, leader: u32) -> Result<usize, FacilityError> {
+        let open = ssh::sessions(leader);
+        Ok(open.map_err(|source| NetworkError::Leader { leader, source })?)
     }
 
     async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {

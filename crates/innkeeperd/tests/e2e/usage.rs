@@ -2,7 +2,8 @@
 
 use std::net::TcpStream;
 
-use innkeeper_model::{GuestUsage, Level};
+use innkeeper_model::api::{GuestView, Status};
+use innkeeper_model::{GuestState, GuestUsage, Level};
 
 use crate::support::{Fixture, Sandbox, closure, wait_until};
 
@@ -58,4 +59,75 @@ fn connections_sessions_and_processor_time_are_uses() {
     });
     client.change("web", "stop");
     wait_until("it is not measured any more", || usage().is_none());
+}
+
+/// The guest has no server: its kernel refuses the connection, and its processes continue nevertheless.
+fn connect(guest: &GuestView) {
+    let address = guest.guest_address.expect("an address");
+    TcpStream::connect((address, 9)).expect_err("no server");
+}
+
+#[test]
+fn first_packet_wakes_a_paused_guest_also_without_a_daemon_meanwhile() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    let client = sandbox.client();
+    let guest = client.create("web", &closure);
+    let state = || client.guest("web").state;
+    let until_awake = || {
+        wait_until("the packet wakes it", || state() == GuestState::Running);
+        wait_until("the wake is recorded", || {
+            let status: Status = client.get("/v1/status");
+            status.operations.is_empty() && client.guest("web").guest.rests().is_none()
+        });
+    };
+    for _ in 0..3 {
+        client.change("web", "pause");
+        assert_eq!(state(), GuestState::Paused);
+        connect(&guest);
+        until_awake();
+    }
+    client.change("web", "pause");
+    daemon.kill();
+    let daemon = sandbox.start();
+    assert_eq!(state(), GuestState::Paused);
+    connect(&guest);
+    until_awake();
+
+    client.change("web", "pause");
+    daemon.kill();
+    connect(&guest);
+    let _daemon = sandbox.start();
+    wait_until("the former packet wakes it", || {
+        state() == GuestState::Running
+    });
+}
+
+#[test]
+fn idle_agent_is_paused_and_wakes_for_a_packet() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("[rest.agents]\nidle = \"pause\"\npause_after_seconds = 3");
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let guest = client.create("web", &closure);
+    let state = || client.guest("web").state;
+    for _ in 0..2 {
+        wait_until("it is paused", || state() == GuestState::Paused);
+        connect(&guest);
+        wait_until("the packet wakes it", || state() == GuestState::Running);
+    }
+    let mut session = sandbox.spawn_program("agent", &["exec", "web", "--", "sleep", "1000"]);
+    let usage = || client.get::<Vec<GuestUsage>>("/v1/usage");
+    // Longer than the idle time: a session keeps it awake.
+    wait_until("it is measured", || {
+        let [usage] = &usage()[..] else { return false };
+        usage.sessions == 1 && usage.last_use.as_deref() == Some("an open session (exec)")
+    });
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(state(), GuestState::Running);
+    session.kill().expect("killed");
+    session.wait().expect("ended");
+    wait_until("it is paused again", || state() == GuestState::Paused);
 }

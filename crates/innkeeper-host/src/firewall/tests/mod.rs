@@ -14,6 +14,7 @@ use crate::network::testing::{Leader, enter_own_namespace, guest, ip};
 use crate::network::{NetworkConfig, VethNetwork};
 
 mod filter;
+mod first_packets;
 mod limits;
 mod resolver;
 mod table;
@@ -45,6 +46,7 @@ fn config() -> FirewallConfig {
         }),
         extra_private: vec!["203.0.113.0/24".parse().expect("net")],
         connections_per_guest: 20,
+        log_group: 26_987,
     }
 }
 

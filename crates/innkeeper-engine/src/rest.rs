@@ -1,0 +1,287 @@
+//! Lets guests rest: freezes and continues their processes, and continues paused guests at their first packet.
+//!
+//! A packet to a paused guest that should be paused again soon opens a *peek*: its processes run, and its record stays paused.
+//! So keep-alives write nothing to the store. A use ends the peek with a wake; otherwise the guest is frozen again once it has
+//! responded ([`Tracker::peeks`](crate::activity::Tracker::peeks)).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use innkeeper_model::{Explain, Guest, GuestName, Level, Operation, UnitPhase, chain};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::EngineError;
+use crate::activity::{Peek, Reading};
+use crate::engine::Engine;
+use crate::idle::ACTOR;
+use crate::inner::Inner;
+
+/// The interval of readings of a guest with a peek.
+const PEEK_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Inner {
+    /// Suspends a guest's processes. Packets are watched before that: one that arrives while the processes stop wakes them.
+    ///
+    /// # Errors
+    /// When packets cannot be watched, or the processes not suspended, and when a session was opened since the daemon
+    /// decided to pause the guest. The guest runs then.
+    pub(crate) async fn freeze(&self, guest: &Guest) -> Result<(), EngineError> {
+        self.refuse_in_session(&guest.name)?;
+        self.watch_packets(guest).await?;
+        match self.host.units.freeze(&guest.name).await {
+            Ok(true) => {
+                self.uses.lock().end_peek(&guest.name);
+                Ok(())
+            }
+            result => {
+                self.unwatch_packets(guest).await?;
+                result?;
+                self.no_freezer.store(true, Ordering::Relaxed);
+                Err(EngineError::NoFreezer(guest.name.clone()))
+            }
+        }
+    }
+
+    /// Continues a guest's processes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) async fn thaw(&self, guest: &Guest) -> Result<(), EngineError> {
+        self.host.units.thaw(&guest.name).await?;
+        self.unwatch_packets(guest).await
+    }
+
+    async fn watch_packets(&self, guest: &Guest) -> Result<(), EngineError> {
+        if let Some(address) = self.address(guest) {
+            self.watched.lock().insert(address, guest.name.clone());
+            self.host.packets.watch(address).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops watching for packets to a guest, and ends its peek. Has no effect on a guest that is not paused.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) async fn unwatch_packets(&self, guest: &Guest) -> Result<(), EngineError> {
+        self.uses.lock().end_peek(&guest.name);
+        if let Some(address) = self.address(guest) {
+            self.watched.lock().remove(&address);
+            self.host.packets.unwatch(address).await?;
+        }
+        Ok(())
+    }
+
+    /// Reports whether a paused guest's processes run because of a packet.
+    pub(crate) fn is_peeking(&self, guest: &Guest) -> bool {
+        guest.rests() == Some(Level::Paused) && self.uses.lock().is_peeking(&guest.name)
+    }
+
+    pub(crate) fn address(&self, guest: &Guest) -> Option<Ipv4Addr> {
+        Some(self.config.range.addresses(guest.slot)?.guest)
+    }
+}
+
+impl Engine {
+    /// Continues paused guests at their first packet, until the engine stops.
+    pub async fn follow_packets(&self) {
+        let (sender, mut reached) = mpsc::unbounded_channel();
+        let follow = self.inner.host.packets.follow(sender);
+        let wake = async {
+            while let Some(guests) = reached.recv().await {
+                self.spawn_wakes(&guests);
+            }
+        };
+        tokio::select! {
+            () = self.inner.stopping.cancelled() => {}
+            ((), (), ()) = async { tokio::join!(follow, wake, self.measure_peeks()) } => {}
+        }
+    }
+
+    /// Reads the counters of guests with a peek at short intervals, and ends their peeks.
+    async fn measure_peeks(&self) {
+        loop {
+            let names = self.inner.uses.lock().peeking();
+            if names.is_empty() {
+                self.inner.peeked.notified().await;
+                continue;
+            }
+            tokio::time::sleep(PEEK_INTERVAL).await;
+            match self.read_peeks(&names).await {
+                Ok(()) => self.follow_peeks().await,
+                Err(error) => {
+                    warn!(code = %error.code(), "the use of guests is unknown: {}", chain(&error));
+                }
+            }
+        }
+    }
+
+    async fn read_peeks(&self, names: &[GuestName]) -> Result<(), EngineError> {
+        let (inner, host) = (&self.inner, &self.inner.host);
+        let _measuring = inner.measuring.lock().await;
+        let traffic = host.traffic.traffic().await?;
+        let mut readings = BTreeMap::new();
+        for name in names {
+            let Some(guest) = inner.store.guest(name).await? else {
+                inner.uses.lock().end_peek(name);
+                continue;
+            };
+            let counted = inner
+                .address(&guest)
+                .and_then(|address| traffic.get(&address));
+            let reading = Reading {
+                traffic: counted.copied().unwrap_or_default(),
+                cpu_time: host.units.cpu_time(name),
+                sessions: inner.sessions.count(name),
+                in_operation: false,
+            };
+            readings.insert(guest.name, reading);
+        }
+        let now = inner.started.elapsed();
+        inner.uses.lock().read_some(now, readings);
+        Ok(())
+    }
+
+    fn spawn_wakes(&self, reached: &BTreeSet<Ipv4Addr>) {
+        for address in reached {
+            let Some(name) = self.inner.watched.lock().get(address).cloned() else {
+                continue;
+            };
+            let engine = self.clone();
+            self.spawn(async move {
+                if let Err(error) = engine.wake_by_packet(&name).await {
+                    warn!(guest = %name, code = %error.code(), "a packet did not wake it: {}", chain(&error));
+                }
+            });
+        }
+    }
+
+    /// Continues a paused guest that received a packet: at once, because the sender waits. A guest that is paused when it is
+    /// idle gets a peek; the wake of another one is recorded.
+    pub(crate) async fn wake_by_packet(&self, name: &GuestName) -> Result<(), EngineError> {
+        {
+            // A pause in progress ends first.
+            let _guest = self.inner.guest_locks.lock(name).await;
+            let unit = self.inner.host.units.phase(name).await?;
+            let guest = self.guest(name).await?;
+            // One without processes falls asleep, as after a reboot of the host.
+            let has_processes = unit.is_some_and(|unit| unit.phase == UnitPhase::Running);
+            if guest.rests() != Some(Level::Paused) || !has_processes {
+                return Ok(());
+            }
+            self.inner.host.units.thaw(name).await?;
+            if self.pauses_when_idle(&guest) {
+                let now = self.inner.started.elapsed();
+                self.inner.uses.lock().begin_peek(name, now);
+                self.inner.peeked.notify_one();
+                return Ok(());
+            }
+        }
+        self.awaken(name, ACTOR).await.map(drop)
+    }
+
+    /// Ends peeks by the last readings: with a wake if the guest is in use, with a pause if it has responded.
+    pub(crate) async fn follow_peeks(&self) {
+        let now = self.inner.started.elapsed();
+        let peeks = self.inner.uses.lock().peeks(now);
+        let followed = peeks.into_iter().map(|(name, peek)| async move {
+            let followed = match peek {
+                Peek::Open => Ok(()),
+                Peek::Used => self.end_peek_awake(&name).await,
+                Peek::Over(packets) => self.pause_again(&name, packets).await,
+            };
+            if let Err(error) = followed {
+                warn!(guest = %name, code = %error.code(), "after a packet: {}", chain(&error));
+            }
+        });
+        join_all(followed).await;
+    }
+
+    async fn end_peek_awake(&self, name: &GuestName) -> Result<(), EngineError> {
+        let guest = self.guest(name).await;
+        self.inner.uses.lock().end_peek(name);
+        self.inner.unwatch_packets(&guest?).await?;
+        let (engine, name) = (self.clone(), name.clone());
+        self.spawn(async move {
+            if let Err(error) = engine.awaken(&name, ACTOR).await {
+                warn!(guest = %name, code = %error.code(), "its wake is not recorded: {}", chain(&error));
+            }
+        });
+        Ok(())
+    }
+
+    /// Freezes a guest again that had received `packets` by its last reading. A guest that has received more by the time it is
+    /// frozen runs on: a process may have stopped in the middle of a response.
+    async fn pause_again(&self, name: &GuestName, packets: u64) -> Result<(), EngineError> {
+        // During an operation, the next reading decides.
+        let Some(locked) = self.inner.guest_locks.try_lock(name) else {
+            return Ok(());
+        };
+        let guest = self.guest(name).await?;
+        let unit = self.inner.host.units.phase(name).await?;
+        let runs = unit.is_some_and(|unit| unit.phase == UnitPhase::Running);
+        if guest.rests() != Some(Level::Paused) || !runs {
+            self.inner.uses.lock().end_peek(name);
+            return Ok(());
+        }
+        let frozen = self.inner.freeze(&guest).await;
+        drop(locked);
+        if let Err(error) = frozen {
+            self.end_peek_awake(name).await?;
+            return Err(error);
+        }
+        self.continue_if_reached(&guest, packets).await
+    }
+
+    /// Continues a guest that was frozen if it had received more than `packets` by then.
+    pub(crate) async fn continue_if_reached(
+        &self,
+        guest: &Guest,
+        packets: u64,
+    ) -> Result<(), EngineError> {
+        let address = self.inner.address(guest);
+        let traffic = self.inner.host.traffic.traffic().await;
+        // Rather a wake too many than a request that waits.
+        let counted = traffic.map(|traffic| {
+            let counted = address.and_then(|address| traffic.get(&address).copied());
+            counted.unwrap_or_default().to.packets
+        });
+        match counted {
+            Ok(counted) if counted == packets => Ok(()),
+            _ => self.wake_by_packet(&guest.name).await,
+        }
+    }
+
+    /// Watches the paused guests again after a start of the daemon. `unreached` are those that the former daemon watched
+    /// and that received no packet since. Wakes all other paused guests, except those whose `unfinished` pause had not frozen
+    /// them yet.
+    pub(crate) async fn resume_packets(
+        &self,
+        guests: &[Guest],
+        unreached: &BTreeSet<Ipv4Addr>,
+        unfinished: &HashMap<GuestName, Operation>,
+    ) {
+        let is_paused = |guest: &&Guest| guest.rests() == Some(Level::Paused);
+        for guest in guests.iter().filter(is_paused) {
+            let Some(address) = self.inner.address(guest) else {
+                continue;
+            };
+            let unit = self.inner.host.units.phase(&guest.name).await;
+            let is_frozen = matches!(unit, Ok(Some(unit)) if unit.frozen);
+            if unfinished.contains_key(&guest.name) && !is_frozen {
+                continue;
+            }
+            let watched = self.inner.watch_packets(guest).await;
+            if let Err(error) = &watched {
+                warn!(guest = %guest.name, code = %error.code(), "it is woken: {}", chain(error));
+            }
+            if watched.is_err() || !unreached.contains(&address) {
+                self.spawn_wakes(&BTreeSet::from([address]));
+            }
+        }
+    }
+}
