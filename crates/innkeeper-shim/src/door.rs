@@ -13,6 +13,7 @@
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -25,6 +26,9 @@ use crate::{USAGE, filters, print_error};
 
 /// The pause before a retry. The daemon is unavailable only during a restart.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The time that the daemon has to look at this process after an error.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// The daemon's byte when the filters follow. Without filters it sends 1, but every byte opens the door.
 const WITH_FILTERS: u8 = 2;
@@ -80,7 +84,18 @@ pub(crate) fn wait(socket: &Path, needs_filters: bool, program: &Program) -> Exi
     // The daemon reports these bytes as the reason why init did not start. Best effort.
     let _sent = connection.write_all(report.as_bytes());
     print_error(&error.message);
+    await_end(&mut connection);
     ExitCode::from(error.status)
+}
+
+/// Waits until the daemon has closed the connection: it looks at this process, which would otherwise be gone.
+fn await_end(connection: &mut UnixStream) {
+    let limited = connection
+        .shutdown(Shutdown::Write)
+        .and_then(|()| connection.set_read_timeout(Some(LAST_LOOK)));
+    if limited.is_ok() {
+        let _ended = connection.read(&mut [0]);
+    }
 }
 
 /// Connects and waits for the byte. Returns `None` if the daemon is unavailable.

@@ -76,16 +76,23 @@ pub(super) enum Opened {
     Killed,
     /// It could not execute the closure's init; holds its error message.
     Refused(String),
-    /// It could not install the filters, and executed nothing; holds its error message.
-    Unfiltered(String),
+    /// It reported that it could not install the filters, and executed nothing.
+    Unfiltered {
+        /// Its error message.
+        message: String,
+        /// The kernel shows that it is so.
+        is_proven: bool,
+    },
 }
 
 /// Sends the byte, before it the path of a system of the guest's own to boot, after it the filters to install, and waits until
-/// the first process has closed its end, which the kernel does when the process executes init.
+/// the first process has closed its end, which the kernel does when the process executes init. After an error message the
+/// process waits until the connection is closed, so that `is_unfiltered` can look at it.
 pub(super) async fn open(
     mut connection: UnixStream,
     own: Option<&StorePath>,
     filters: Option<&[u8]>,
+    is_unfiltered: impl FnOnce() -> bool,
 ) -> io::Result<Opened> {
     let mut message = String::new();
     let own = own.map_or_else(Vec::new, |own| {
@@ -122,7 +129,10 @@ pub(super) async fn open(
         }
     }
     Ok(match message.strip_prefix(UNFILTERED) {
-        Some(message) => Opened::Unfiltered(message.to_owned()),
+        Some(message) => Opened::Unfiltered {
+            message: message.to_owned(),
+            is_proven: is_unfiltered(),
+        },
         None if was_killed && message.is_empty() => Opened::Killed,
         None if message.is_empty() => Opened::Gone,
         None => Opened::Refused(message),
@@ -186,7 +196,7 @@ mod tests {
             }
             drop(shim);
         };
-        let (opened, ()) = tokio::join!(open(daemon, Some(&own), None), shim);
+        let (opened, ()) = tokio::join!(open(daemon, Some(&own), None, || false), shim);
         opened.expect("no other error")
     }
 

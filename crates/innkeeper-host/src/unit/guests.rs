@@ -226,7 +226,8 @@ impl Guests {
         };
         // Removed before init runs; the open connection does not need it.
         door::close(&run)?;
-        match door::open(connection, own, filters.as_deref())
+        let is_unfiltered = || leader.is_unfiltered_shim(&self.shim);
+        match door::open(connection, own, filters.as_deref(), is_unfiltered)
             .await
             .on("open the door", run.door())?
         {
@@ -237,8 +238,13 @@ impl Guests {
                 guest: guest.clone(),
                 message,
             }),
-            Opened::Unfiltered(message) => {
-                self.filters.distrust(&message);
+            Opened::Unfiltered { message, is_proven } => {
+                // One guest decides for all others here, so the kernel is asked, and not the guest's first process.
+                if is_proven {
+                    self.filters.distrust(&message);
+                } else {
+                    tracing::warn!(%guest, %message, "a guest's first process is not in the state that it reports");
+                }
                 Err(UnitError::Init {
                     guest: guest.clone(),
                     message,

@@ -22,6 +22,14 @@ impl Leader {
         FileId::of(format!("/proc/{}/exe", self.pid)).is_ok_and(|program| shim.is(program))
     }
 
+    /// Reports whether it executes the shim and no system call filter is in force for it: nothing of the guest runs in it.
+    pub(super) fn is_unfiltered_shim(self, shim: &Shim) -> bool {
+        let has_none =
+            Status::read(self.pid).is_some_and(|status| status.is_leader && !status.has_filters);
+        // Afterwards: a process that executes another program never executes the shim again without filters.
+        has_none && self.is_shim(shim)
+    }
+
     /// Reports whether it handles or blocks the shutdown signal. The kernel drops other signals to the first process of a
     /// namespace (pid_namespaces(7)), so an init that has just started would miss it.
     pub(super) fn handles_shutdown(self) -> bool {
@@ -65,6 +73,8 @@ struct Status {
     /// The signals that it handles or blocks.
     accepted: u64,
     bounding_set: u64,
+    /// System call filters are in force.
+    has_filters: bool,
 }
 
 impl Status {
@@ -92,6 +102,8 @@ impl Status {
             is_leader: matches!(numbers[..], [_, "1"]),
             accepted: set("SigCgt")? | set("SigBlk")?,
             bounding_set: set("CapBnd")?,
+            // A kernel without filters has no such field.
+            has_filters: field("Seccomp").is_some_and(|mode| mode.trim() != "0"),
         })
     }
 }
@@ -122,6 +134,17 @@ mod tests {
 
     fn status(state: &str, nspid: &str) -> Option<bool> {
         Status::parse(&text(state, nspid)).map(|status| status.is_leader)
+    }
+
+    #[test]
+    fn filters_are_in_force_in_every_mode_but_0() {
+        let has_filters = |line: &str| {
+            let text = text("S (sleeping)", "70\t1") + line;
+            Status::parse(&text).expect("a status").has_filters
+        };
+        assert!(!has_filters(""));
+        assert!(!has_filters("Seccomp:\t0\nSeccomp_filters:\t0\n"));
+        assert!(has_filters("Seccomp:\t2\nSeccomp_filters:\t3\n"));
     }
 
     #[test]

@@ -36,7 +36,8 @@ const LOADER: [&str; 2] = ["/etc/ld.so.cache", "/etc/ld.so.preload"];
 pub(in super::super) struct Read {
     /// The filters, encoded for the shim.
     pub(in super::super) list: Vec<u8>,
-    /// nspawn and its libraries.
+    /// nspawn, as it was started, and the programs and libraries that then ran. The former may be a link to one of the latter,
+    /// or a script.
     pub(in super::super) files: Vec<PathBuf>,
     /// The time before nspawn was started.
     pub(in super::super) began: SystemTime,

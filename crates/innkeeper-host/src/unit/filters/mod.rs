@@ -167,8 +167,10 @@ impl Filters {
     }
 }
 
-/// Returns the key of a combination of options, with the program and the kernel.
+/// Returns the key of a combination of options, with the kernel and the program. The program counts by its path without links:
+/// one that leads elsewhere is another program, even if its contents are as old.
 fn key(nspawn: &Path, options: &[String]) -> String {
+    let nspawn = nspawn.canonicalize().unwrap_or_else(|_| nspawn.to_owned());
     let kernel = rustix::system::uname();
     let mut hash = Sha256::new();
     for part in [kernel.release(), kernel.version(), kernel.machine()] {
@@ -221,6 +223,32 @@ mod tests {
             })
             .await;
         assert_eq!(other.as_deref(), Some(&b"three"[..]));
+    }
+
+    /// Both programs are unchanged. One of them is the target of the link that is started, or what a script executes.
+    #[tokio::test]
+    async fn filters_are_those_of_the_program_that_a_link_leads_to() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (nspawn, cache) = (dir.path().join("nspawn"), dir.path().join("cache"));
+        std::fs::create_dir(&cache).expect("made");
+        for version in ["252", "257"] {
+            std::fs::write(dir.path().join(version), version).expect("written");
+        }
+        let lead_to = |version: &str| {
+            let new = dir.path().join("new");
+            std::os::unix::fs::symlink(version, &new).expect("linked");
+            std::fs::rename(new, &nspawn).expect("replaced");
+        };
+        let filters = Filters::new(cache.clone());
+        for (version, list) in [("252", b"one"), ("257", b"two")] {
+            lead_to(version);
+            for filters in [&filters, &Filters::new(cache.clone())] {
+                let found = filters
+                    .of(&nspawn, &options("a"), async { Ok(read(list)) })
+                    .await;
+                assert_eq!(found.as_deref(), Some(&list[..]), "{version}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -62,12 +62,11 @@ impl<S: Supervisor> SupervisedUnits<S> {
         let files = read(&dir.join("files"))?;
         let files = files
             .split(|byte| *byte == 0)
-            .filter(|path| !path.is_empty());
+            .filter(|path| !path.is_empty())
+            .map(|path| PathBuf::from(OsStr::from_bytes(path)));
         Ok(Read {
             list: read(&dir.join("programs"))?,
-            files: files
-                .map(|path| PathBuf::from(OsStr::from_bytes(path)))
-                .collect(),
+            files: files.chain([nspawn.to_owned()]).collect(),
             began,
         })
     }

@@ -209,6 +209,37 @@ async fn guest_without_its_filters_does_not_start() {
     units.remove(&guest.name).await.expect("removed");
 }
 
+/// The report of one guest decides about all others, so it counts only if the kernel shows the same.
+#[tokio::test]
+async fn report_of_a_process_with_filters_changes_nothing_for_others() {
+    let test = "report_of_a_process_with_filters_changes_nothing_for_others";
+    let Some(host) = Host::new(test).await else {
+        return;
+    };
+    if !can_read(test) {
+        return;
+    }
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    units.ensure(&guest, None).await.expect("at the door");
+    // One filter more, which the kernel rejects: the process has the others, and reports that it has none.
+    let file = host.config.run_dir(&guest.name).filters();
+    let mut list = fs::read(&file).expect("filters");
+    list[0] += 1;
+    list.extend(1u32.to_le_bytes());
+    list.extend([0xff; 8]);
+    fs::write(&file, list).expect("written");
+    let refused = units.release(&guest.name, None).await;
+    let refused = refused.expect_err("a filter is missing").to_string();
+    assert!(refused.contains("cannot install"), "{refused}");
+    let finding = finding(&units).await;
+    assert!(
+        finding.contains("installed at each guest's door"),
+        "{finding}"
+    );
+    units.remove(&guest.name).await.expect("removed");
+}
+
 #[tokio::test]
 async fn nspawn_compiles_filters_that_the_door_cannot_install() {
     let test = "nspawn_compiles_filters_that_the_door_cannot_install";
