@@ -81,6 +81,8 @@ fn step_label(step: &str) -> String {
         "check-guest" => "checking the system",
         "settle-closure" => "releasing the other closure",
         "end-change" => "recording the result",
+        "take-seat" => "taking over a guest that waits",
+        "drop-seat" => "removing the guest that waits",
         "ensure-secrets" => "writing keys and credentials",
         "prepare-unit" => "preparing the unit",
         "ensure-unit" => "starting the unit",

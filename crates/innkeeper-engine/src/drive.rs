@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::EngineError;
 use crate::inner::Inner;
 use crate::journal::Subject;
-use crate::observe::{has, observe, resources};
+use crate::observe::{has, resources};
 use crate::plan::{Goal, Stage, Step, plan, plan_change};
 use crate::probe::Edge;
 
@@ -61,6 +61,8 @@ struct Drive<'a> {
     /// The guest did not come up with its own system: this drive boots no other one. The guest determines what its profile
     /// names, and must not keep the drive from its end.
     left_own_system: bool,
+    /// The guest took its seat: it may wait at its door with everything else done.
+    took_seat: bool,
     /// The guest's unit was removed while its system came up, and the guest is started again.
     was_ended: bool,
 }
@@ -90,6 +92,7 @@ impl<'a> Drive<'a> {
             },
             prepared: Mutex::default(),
             left_own_system: false,
+            took_seat: false,
             was_ended: false,
         }
     }
@@ -107,15 +110,20 @@ impl<'a> Drive<'a> {
             let Some(guest) = self.inner.store.guest(self.name).await? else {
                 return Ok(Conclusion::Removed);
             };
-            let mut observed = observe(&self.inner.host, &guest).await?;
+            let mut observed = self.inner.observe(&guest).await?;
+            observed.waits_complete =
+                self.took_seat && self.inner.host.network.is_complete(&guest).await?;
             self.left_own_system |= observed.own_system == Some(OwnSystemState::Failing);
             observed.boots_own &= !self.left_own_system;
             // It is frozen again when it has responded to a packet.
             observed.frozen |= self.inner.is_peeking(&guest);
             let stages = match guest.pending_change() {
-                Some(change) => plan_change(Goal::of(&guest), change, &observed),
-                None => plan(Goal::of(&guest), guest.file_work.as_ref(), &observed),
+                Some(change) if !observed.has_seat => {
+                    plan_change(Goal::of(&guest), change, &observed)
+                }
+                _ => plan(Goal::of(&guest), guest.file_work.as_ref(), &observed),
             };
+            self.took_seat = observed.has_seat;
             if stages.is_empty() {
                 return Ok(self.settled(&guest));
             }
@@ -123,7 +131,7 @@ impl<'a> Drive<'a> {
                 return Ok(Conclusion::Superseded);
             }
             match self.execute(guest.desired, &stages).await {
-                Ok(Conclusion::AsDesired) if guest.change.is_some() => {}
+                Ok(Conclusion::AsDesired) if guest.change.is_some() || self.took_seat => {}
                 Err(EngineError::Ended(_)) if !self.was_ended => self.was_ended = true,
                 Err(error) if self.leaves_own_system(&error).await? => {}
                 Err(error) if guest.pending_change().is_some() => self.turn_back(error).await?,
@@ -206,7 +214,8 @@ impl<'a> Drive<'a> {
             if guest.desired != desired {
                 return Ok(Conclusion::Superseded);
             }
-            if stage.contains(&Step::EnsureUnit) {
+            // The guest of a seat has been started already.
+            if stage.contains(&Step::EnsureUnit) && !stage.contains(&Step::EnsureClosure) {
                 _permit = self.inner.starts.acquire().await.ok();
             }
             // A guest whose own system hangs must not delay the start of others.
@@ -293,6 +302,8 @@ impl<'a> Drive<'a> {
             }
             Step::SettleClosure => self.inner.settle_closure(guest).await?,
             Step::EndChange => self.inner.store.end_change(name).await?,
+            Step::TakeSeat => self.inner.take_seat(guest).await?,
+            Step::DropSeat => self.inner.drop_seat(guest).await?,
             Step::EnsureSecrets => {
                 let key = host.secrets.ensure(guest).await?;
                 if guest.ssh_host_key.as_ref() != Some(&key) {

@@ -46,7 +46,9 @@ impl Engine {
         // Query the host before the store: a guest's record is older than its objects.
         let mut all = everything(&self.inner.host).await?;
         let guests = self.inner.store.guests().await?;
-        let known: BTreeSet<&GuestName> = guests.iter().map(|guest| &guest.name).collect();
+        let seats = self.inner.seats().await?;
+        let names = guests.iter().map(|guest| &guest.name);
+        let known: BTreeSet<&GuestName> = names.chain(&seats).collect();
         all.retain(|(_, found)| match &found.guest {
             _ if found.ownership == Ownership::Other => true,
             Some(guest) => !known.contains(guest),
@@ -114,7 +116,9 @@ impl Engine {
         match &found.guest {
             Some(guest) => {
                 let _guest = self.inner.guest_locks.lock(guest).await;
-                if self.inner.store.guest(guest).await?.is_some() {
+                if self.inner.store.guest(guest).await?.is_some()
+                    || self.inner.seats().await?.contains(guest)
+                {
                     return Ok(false);
                 }
                 resource.sweep(found).await?;

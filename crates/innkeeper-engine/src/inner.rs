@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub boot_timeout: Duration,
     /// When idle guests rest.
     pub rest: RestConfig,
+    /// Number of seats: guests without a name that wait at their doors. 0: none.
+    pub seats: usize,
 }
 
 impl EngineConfig {
@@ -81,6 +83,10 @@ pub(crate) struct Inner {
     /// Number of purges that freed space.
     pub(crate) purges: AtomicU64,
     pub(crate) oom: OomKills,
+    /// Notified when a seat was taken or removed.
+    pub(crate) seats_changed: Notify,
+    /// The reason why seats are missing.
+    pub(crate) seats_failure: Mutex<Option<Failure>>,
     /// The uses of guests until the last reading.
     pub(crate) uses: Mutex<Tracker>,
     /// The disk space of guests by the last measurement.
@@ -129,6 +135,8 @@ impl Inner {
             purges: AtomicU64::new(0),
             oom: OomKills::default(),
             disks: Disks::default(),
+            seats_changed: Notify::new(),
+            seats_failure: Mutex::default(),
             sessions: Arc::default(),
             measuring: AsyncMutex::new(()),
             watched: Mutex::default(),

@@ -51,6 +51,8 @@ mod requests;
 mod rest;
 mod restore;
 mod retained;
+mod seat;
+mod seats;
 mod sessions;
 mod sleep_order;
 mod snapshots;

@@ -8,6 +8,10 @@ use crate::own_system::boots_own;
 /// The observed state of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
+    /// A seat is reserved for the guest, and objects may still have the seat's name.
+    pub(crate) has_seat: bool,
+    /// The guest took its seat in this drive, and everything but its closure, its secrets and its init is there.
+    pub(crate) waits_complete: bool,
     /// The record names the closure.
     pub(crate) closure_known: bool,
     /// The closure has a GC root.

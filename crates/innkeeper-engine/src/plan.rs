@@ -47,6 +47,10 @@ pub(crate) enum Step {
     SettleClosure,
     /// Record the end of the change.
     EndChange,
+    /// Take over the objects of the seat that was reserved for the guest.
+    TakeSeat,
+    /// Remove the objects of that seat: the guest is being removed.
+    DropSeat,
     /// Write keys and credentials into the file tree.
     EnsureSecrets,
     /// Slow pre-start work that does not need the file tree.
@@ -106,6 +110,8 @@ impl Step {
             Self::CheckGuest => "check-guest",
             Self::SettleClosure => "settle-closure",
             Self::EndChange => "end-change",
+            Self::TakeSeat => "take-seat",
+            Self::DropSeat => "drop-seat",
             Self::EnsureSecrets => "ensure-secrets",
             Self::PrepareUnit => "prepare-unit",
             Self::EnsureUnit => "ensure-unit",
@@ -171,7 +177,9 @@ impl Goal {
 /// are about to be replaced. The tree of a copy is created like any other.
 pub(crate) fn plan(goal: Goal, work: Option<&FileWork>, observed: &Observed) -> Vec<Stage> {
     match (goal.desired, work) {
-        (DesiredState::Absent, _) => remove(observed.keep_files),
+        (DesiredState::Absent, _) => remove(observed),
+        // Everything else finds the objects under the guest's name only.
+        _ if observed.has_seat => vec![vec![Step::TakeSeat]],
         (_, Some(FileWork::Restore(_))) => {
             let mut stages = stop(observed);
             stages.push(vec![Step::RestoreRootfs]);
@@ -243,6 +251,16 @@ fn run(observed: &Observed, after_tree: Option<Step>) -> Vec<Stage> {
             }
             return stages;
         }
+        // The rest was done before the guest had a name.
+        Some(UnitPhase::AtDoor) if observed.waits_complete => {
+            stages.push(vec![
+                Step::EnsureClosure,
+                Step::EnsureSecrets,
+                Step::EnsureUnit,
+            ]);
+            stages.extend(enter(observed));
+            return stages;
+        }
         Some(UnitPhase::AtDoor) => {}
         // Remains of the guest's last run. Also if its own system is unchecked: only the drive that released it knows that its
         // init ran, and a crash of the daemon may have ended it at the door.
@@ -269,14 +287,20 @@ fn run(observed: &Observed, after_tree: Option<Step>) -> Vec<Stage> {
     // host can still write to the tree.
     stages.push(vec![Step::EnsureSecrets, Step::EnsureUnit]);
     stages.push(vec![Step::EnsureNetwork]);
-    if observed.boots_own {
-        stages.push(vec![Step::ChooseSystem]);
-    }
-    stages.push(vec![Step::Release]);
-    if observed.boots_own {
-        stages.push(vec![Step::CheckSystem]);
-    }
+    stages.extend(enter(observed));
     stages
+}
+
+/// Starts the init of a guest that waits at its door.
+fn enter(observed: &Observed) -> Vec<Stage> {
+    match observed.boots_own {
+        true => vec![
+            vec![Step::ChooseSystem],
+            vec![Step::Release],
+            vec![Step::CheckSystem],
+        ],
+        false => vec![vec![Step::Release]],
+    }
 }
 
 /// Stops a guest that did not come up with its own system. The plan after that starts it with the closure from the host.
@@ -327,14 +351,16 @@ fn stop(observed: &Observed) -> Vec<Stage> {
 }
 
 /// Removes every resource, observed or not: removal is idempotent and cheap, and an overlooked resource would leak.
-fn remove(keep_files: bool) -> Vec<Stage> {
-    let files = match keep_files {
+fn remove(observed: &Observed) -> Vec<Stage> {
+    let files = match observed.keep_files {
         true => Step::RetainRootfs,
         false => Step::RemoveRootfs,
     };
-    vec![
+    let seat = observed.has_seat.then(|| vec![Step::DropSeat]);
+    let rest = vec![
         vec![Step::RemoveUnit],
         vec![Step::RemoveNetwork, files, Step::RemoveClosure],
         vec![Step::Forget],
-    ]
+    ];
+    seat.into_iter().chain(rest).collect()
 }

@@ -389,6 +389,9 @@ impl Engine {
         new: NewGuest,
         actor: &str,
     ) -> Result<(Guest, Operation), StoreError> {
+        if let Some(recorded) = self.record_at_seat(&new, actor).await? {
+            return Ok(recorded);
+        }
         match self.inner.store.create_guest(new.clone(), actor).await {
             Err(error) if error.code() == Code::DiskFull && self.make_room().await.is_ok() => {
                 self.inner.store.create_guest(new, actor).await

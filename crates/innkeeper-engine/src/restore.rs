@@ -21,6 +21,8 @@ impl Engine {
         // Before the firewall replaces the former daemon's table. Without one, all paused guests may have been reached.
         let unreached = self.inner.host.packets.unreached().await;
         self.inner.ensure_firewall().await?;
+        // Those of an earlier daemon have its settings: they are removed, and not taken meanwhile.
+        self.inner.store.retire_seats().await?;
         let mut unfinished = HashMap::new();
         for operation in self.inner.store.running_operations().await? {
             match operation.guest.clone() {

@@ -74,6 +74,7 @@ impl Engine {
     /// Updates the firewall, then all guests, after the host's facts changed.
     async fn follow_host(&self) {
         self.reapply_firewall().await;
+        self.spawn_renew_seats();
         for guest in self.guests_or_warn().await {
             self.spawn_follow_host(guest.name);
         }

@@ -1,7 +1,7 @@
 //! Networks of guests.
 
 use async_trait::async_trait;
-use innkeeper_model::Guest;
+use innkeeper_model::{Guest, GuestName};
 
 use crate::error::FacilityError;
 use crate::resource::Resource;
@@ -21,6 +21,15 @@ pub trait Network: Resource {
     /// # Errors
     /// When the kernel refuses. The next call tries again.
     async fn follow_uplink(&self, _guest: &Guest, _leader: u32) -> Result<(), FacilityError> {
+        Ok(())
+    }
+
+    /// Gives the network of the guest `from`, which has the same slot, to `guest`. Has no effect if it has been given already or
+    /// does not exist.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn rename(&self, _from: &GuestName, _guest: &Guest) -> Result<(), FacilityError> {
         Ok(())
     }
 

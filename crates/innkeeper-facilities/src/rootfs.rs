@@ -91,6 +91,20 @@ pub trait Rootfs: Resource {
         Ok(())
     }
 
+    /// Reports whether the file tree of a guest that waits at its door can get another name at once: [`Self::rename`].
+    fn renames(&self) -> bool {
+        false
+    }
+
+    /// Gives the file tree of the guest `from` to the guest `to`, also while `from` waits at its door. Has no effect if it has
+    /// been given already or does not exist.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    async fn rename(&self, _from: &GuestName, _to: &GuestName) -> Result<(), FacilityError> {
+        Ok(())
+    }
+
     /// Fails unless another tree or snapshot has room.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::Stream;
 use innkeeper_model::api::ExecRequest;
-use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
+use innkeeper_model::{Guest, GuestKind, GuestName, Limits, StorePath, UnitPhase};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 
@@ -142,6 +142,22 @@ pub trait Units: Resource {
         guest: &Guest,
         prepared: Option<Prepared>,
     ) -> Result<UnitSeen, FacilityError>;
+
+    /// Reports whether a guest of this kind with this closure and these limits can take the unit of a seat, a guest without a
+    /// closure that waits at its door. A seat cannot get what nspawn mounts, maps or allows at its start.
+    fn fits_seat(&self, _kind: GuestKind, _closure: &StorePath, _limits: &Limits) -> bool {
+        false
+    }
+
+    /// Gives the unit of a seat to `guest`, with the guest's limits. The objects of the supervisor keep the seat's name until the
+    /// guest's next start. Has no effect if the unit has been given already or does not exist. A unit that the guest has
+    /// already stays, and the seat's is removed.
+    ///
+    /// # Errors
+    /// When a limit cannot be set, or a file cannot be written.
+    async fn take_seat(&self, _seat: &GuestName, _guest: &Guest) -> Result<(), FacilityError> {
+        Ok(())
+    }
 
     /// Opens the door: the closure's init takes over. With `own`, the closure's [`BOOT_OWN`] does, which boots that system.
     ///

@@ -450,9 +450,9 @@ pub struct TakenSlot {
     /// The number of consecutive slots: one for each 65536 user ids of the guest.
     #[serde(default = "one")]
     pub count: u32,
-    /// Its owner: a guest's name, or the file of an older installation.
+    /// Its owner: a guest's name, the name of one that waits at its door to become a guest, or the file of an older installation.
     pub owner: String,
-    /// The kind of guest; `None` for an older installation's.
+    /// The kind of guest; `None` for the others.
     pub kind: Option<GuestKind>,
     /// The guest's address.
     pub guest_address: Option<Ipv4Addr>,

@@ -5,6 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Slot;
+
+/// Begins the names of guests that wait at their doors without a name of their own.
+const SEAT: &str = "0-door-";
+
 /// The name of a guest: a DNS label of 1 to 63 characters out of `a-z`, `0-9` and `-`, which neither starts nor ends
 /// with `-` (RFC 1123, section 2.1, in lower case).
 ///
@@ -88,6 +93,20 @@ impl GuestName {
         let letters =
             random.map(|byte| char::from(Self::ALPHABET[usize::from(byte) % Self::ALPHABET.len()]));
         Self(format!("a-{}", String::from_iter(letters)))
+    }
+
+    /// Returns the name of the guest that waits at its door with this slot until another guest takes its place. Users' guests
+    /// cannot have it: [`reservation`](crate::reserved::reservation).
+    #[must_use]
+    pub fn of_seat(slot: Slot) -> Self {
+        Self::from_valid(format!("{SEAT}{slot}"))
+    }
+
+    /// Reports whether it is a name of [`Self::of_seat`].
+    #[must_use]
+    pub fn is_seat(&self) -> bool {
+        let number = self.0.strip_prefix(SEAT);
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
     }
 
     /// Creates a name from a text that is known to be valid.

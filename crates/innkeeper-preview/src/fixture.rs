@@ -446,6 +446,7 @@ fn engine(store: &Store, host: &FakeHost, range: SlotRange) -> Engine {
         activity: ActivityConfig::default(),
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
         rest: RestConfig::default(),
+        seats: 0,
     };
     Engine::new(config, store.clone(), host.facilities(), None)
 }

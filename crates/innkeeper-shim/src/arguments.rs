@@ -13,11 +13,11 @@ pub(crate) struct Program {
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// `door [--filters] SOCKET INIT [ARGS…]`
+    /// `door [--filters] SOCKET [INIT [ARGS…]]`. Without INIT, the daemon's message names it.
     Door {
         socket: PathBuf,
         needs_filters: bool,
-        program: Program,
+        program: Option<Program>,
     },
     /// `park SOCKET`
     Park { socket: PathBuf },
@@ -62,7 +62,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, S
             Ok(Verb::Door {
                 socket: socket.into(),
                 needs_filters,
-                program: program(arguments)?,
+                program: program(arguments).ok(),
             })
         }
         Some("park") => {
@@ -172,7 +172,7 @@ mod tests {
             Ok(Verb::Door {
                 socket: "/s".into(),
                 needs_filters: false,
-                program: program("/init --log x"),
+                program: Some(program("/init --log x")),
             })
         );
         assert_eq!(
@@ -180,7 +180,15 @@ mod tests {
             Ok(Verb::Door {
                 socket: "/s".into(),
                 needs_filters: true,
-                program: program("/init --filters"),
+                program: Some(program("/init --filters")),
+            })
+        );
+        assert_eq!(
+            parse_line("door --filters /s"),
+            Ok(Verb::Door {
+                socket: "/s".into(),
+                needs_filters: true,
+                program: None,
             })
         );
         assert_eq!(
@@ -211,8 +219,7 @@ mod tests {
             "",
             "fly",
             "door",
-            "door /s",
-            "door --filters /s",
+            "door --filters",
             "park",
             "filters-of",
             "filters-of x",

@@ -10,6 +10,9 @@
 //!
 //! With 3, a path and a line break before the byte, it executes the closure's `etc/innkeeper/boot-own` in place of init, with
 //! that path: a system of the guest's own.
+//!
+//! A guest that waits without a name has no init on its command line. Its message begins with 4, the guest's name and the path of
+//! init, each with a line break.
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
@@ -22,7 +25,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use crate::arguments::Program;
-use crate::{USAGE, filters, print_error};
+use crate::{USAGE, filters, kernel, print_error};
 
 /// The pause before a retry. The daemon is unavailable only during a restart.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -36,8 +39,11 @@ const WITH_FILTERS: u8 = 2;
 /// Announces the path of the guest's own system, before that byte.
 const BOOT_OWN: u8 = 3;
 
-/// The maximum length of that path, in bytes.
-const MAX_PATH: usize = 1000;
+/// Announces the guest's name and the path of its init, first of all.
+const NAMED: u8 = 4;
+
+/// The maximum length of a path or a name, in bytes.
+const MAX_LINE: usize = 1000;
 
 /// Marks the message about filters that are not in force, so that the daemon can tell it from init's.
 const UNFILTERED: char = '\u{1}';
@@ -45,14 +51,17 @@ const UNFILTERED: char = '\u{1}';
 /// A message of the daemon.
 struct Opened {
     connection: UnixStream,
+    /// The guest's name and its init, for a guest that has waited without them.
+    named: Option<(OsString, Program)>,
     /// The guest's own system to boot.
     own: Option<OsString>,
     /// An error if the required filters are not in force.
     filtered: Result<(), String>,
 }
 
-/// Waits for the daemon's byte, installs the filters if they are required, then executes `program`. Returns only on failure.
-pub(crate) fn wait(socket: &Path, needs_filters: bool, program: &Program) -> ExitCode {
+/// Waits for the daemon's byte, installs the filters if they are required, then executes `program`, or the one that the message
+/// names. Returns only on failure.
+pub(crate) fn wait(socket: &Path, needs_filters: bool, program: Option<Program>) -> ExitCode {
     let opened = loop {
         // Also after a connection that ended early: the daemon was killed, and another one will listen.
         if let Some(opened) = open(socket, needs_filters) {
@@ -62,15 +71,13 @@ pub(crate) fn wait(socket: &Path, needs_filters: bool, program: &Program) -> Exi
     };
     let Opened {
         mut connection,
+        named,
         own,
         filtered,
     } = opened;
     let (report, error) = match filtered {
         Ok(()) => {
-            let error = match own {
-                None => execute(program),
-                Some(own) => execute(&boot_own(program, own)),
-            };
+            let error = enter(named, program, own);
             (error.message.clone(), error)
         }
         Err(message) => (
@@ -88,6 +95,35 @@ pub(crate) fn wait(socket: &Path, needs_filters: bool, program: &Program) -> Exi
     ExitCode::from(error.status)
 }
 
+/// Gives the guest its name if it has none, then executes its init or its own system. Returns only on failure.
+fn enter(
+    named: Option<(OsString, Program)>,
+    program: Option<Program>,
+    own: Option<OsString>,
+) -> ExecuteError {
+    let failed = |message: String| ExecuteError {
+        message,
+        status: USAGE,
+    };
+    let program = match (named, program) {
+        (Some((name, init)), _) => {
+            // As `--hostname=` of nspawn does.
+            if let Err(error) = kernel::set_host_name(&name) {
+                return failed(format!("cannot set the host name: {error}"));
+            }
+            init
+        }
+        (None, Some(program)) => program,
+        (None, None) => {
+            return failed("innkeeperd named no init: it is an older version".to_owned());
+        }
+    };
+    match own {
+        None => execute(&program),
+        Some(own) => execute(&boot_own(&program, own)),
+    }
+}
+
 /// Waits until the daemon has closed the connection: it looks at this process, which would otherwise be gone.
 fn await_end(connection: &mut UnixStream) {
     let limited = connection
@@ -103,6 +139,16 @@ fn open(socket: &Path, needs_filters: bool) -> Option<Opened> {
     let mut connection = UnixStream::connect(socket).ok()?;
     let mut byte = [0];
     connection.read_exact(&mut byte).ok()?;
+    let mut named = None;
+    if byte == [NAMED] {
+        let name = read_line(&mut connection)?;
+        let init = Program {
+            path: read_line(&mut connection)?,
+            arguments: Vec::new(),
+        };
+        named = Some((name, init));
+        connection.read_exact(&mut byte).ok()?;
+    }
     let mut own = None;
     if byte == [BOOT_OWN] {
         own = Some(read_line(&mut connection)?);
@@ -123,6 +169,7 @@ fn open(socket: &Path, needs_filters: bool) -> Option<Opened> {
     };
     Some(Opened {
         connection,
+        named,
         own,
         filtered,
     })
@@ -132,7 +179,7 @@ fn open(socket: &Path, needs_filters: bool) -> Option<Opened> {
 fn read_line(connection: &mut UnixStream) -> Option<OsString> {
     let mut line = Vec::new();
     let mut byte = [0];
-    while line.len() < MAX_PATH {
+    while line.len() < MAX_LINE {
         connection.read_exact(&mut byte).ok()?;
         match byte {
             [b'\n'] => return Some(OsString::from_vec(line)),

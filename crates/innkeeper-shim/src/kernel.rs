@@ -1,16 +1,17 @@
-//! The system calls for which the standard library has no function: installing a system call filter, and reading those of
-//! another process (`seccomp(2)`, `ptrace(2)`).
+//! The system calls for which the standard library has no function: installing a system call filter, reading those of
+//! another process, and setting the host name (`seccomp(2)`, `ptrace(2)`, `sethostname(2)`).
 //!
 //! The only file of the workspace with `unsafe`. The program has no dependencies, and no safe library installs a given filter
 //! without setting `no_new_privs`.
 
 #![expect(
     unsafe_code,
-    reason = "prctl and ptrace, which no safe library offers for filters"
+    reason = "prctl and ptrace, which no safe library offers for filters; sethostname, without a dependency"
 )]
 
-use std::ffi::{c_int, c_long, c_ulong, c_void};
+use std::ffi::{OsStr, c_char, c_int, c_long, c_ulong, c_void};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 /// The maximum length of a filter (`BPF_MAXINSNS`).
@@ -31,6 +32,7 @@ const PTRACE_SECCOMP_GET_METADATA: c_int = 0x420d;
 unsafe extern "C" {
     fn prctl(option: c_int, ...) -> c_int;
     fn ptrace(request: c_int, ...) -> c_long;
+    fn sethostname(name: *const c_char, length: usize) -> c_int;
 }
 
 /// `struct sock_fprog`.
@@ -61,6 +63,14 @@ pub(crate) fn install(filter: &[u64]) -> io::Result<()> {
     let (none, pointer): (c_ulong, _) = (0, &raw const program);
     // SAFETY: the kernel reads `length` instructions, each of 8 bytes, and keeps no pointer.
     let result = unsafe { prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, pointer, none, none) };
+    check(result.into()).map(drop)
+}
+
+/// Sets the host name of this process's UTS namespace. Requires CAP_SYS_ADMIN in the user namespace that owns it.
+pub(crate) fn set_host_name(name: &OsStr) -> io::Result<()> {
+    let bytes = name.as_bytes();
+    // SAFETY: the kernel reads `bytes.len()` bytes, and keeps no pointer.
+    let result = unsafe { sethostname(bytes.as_ptr().cast(), bytes.len()) };
     check(result.into()).map(drop)
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | verb | where | purpose |
 //! | --- | --- | --- |
-//! | `door` | first process in the guest | waits until the daemon has set up the guest's network, installs the guest's system call filters where nspawn has not, then executes its init |
+//! | `door` | first process in the guest | waits until the daemon has set up the guest's network, gives the guest its name and installs its system call filters where nspawn has not, then executes its init |
 //! | `read-filters` | host | starts a guest that only parks, and reads the system call filters that nspawn has installed there |
 //! | `filters-of` | host | prints the system call filters of a process, for tests |
 //! | `park` | first process in that guest | waits until it is ended |
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             socket,
             needs_filters,
             program,
-        } => door::wait(&socket, needs_filters, &program),
+        } => door::wait(&socket, needs_filters, program),
         Verb::Park { socket } => read_filters::park(&socket),
         Verb::FiltersOf { pid } => read_filters::print(pid),
         Verb::ReadFilters { dir, nspawn } => read_filters::run(&dir, &nspawn),

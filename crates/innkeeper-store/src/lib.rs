@@ -25,6 +25,7 @@
 //! | `guests`, `previews` | intents: yes; facts: soon |
 //! | `changes` | yes |
 //! | `checks` | open: yes; closed: soon |
+//! | `seats` | yes, except that a guest left its seat |
 //! | `backup`, `snapshots`, `retained`, `slots`, `repositories`, `identity` | yes |
 //! | `operations` | begin: yes; end: soon, unless it made a guest run |
 //! | `deliveries` | accepted: yes; result: soon |

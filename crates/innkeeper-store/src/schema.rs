@@ -121,6 +121,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "failed wakes, interrupted rollbacks",
         sql: include_str!("schema/24.sql"),
     },
+    Migration {
+        name: "seats",
+        sql: include_str!("schema/25.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

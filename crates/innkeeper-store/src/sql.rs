@@ -19,6 +19,7 @@ pub(crate) mod previews;
 pub(crate) mod repositories;
 pub(crate) mod retained;
 pub(crate) mod rollout;
+pub(crate) mod seats;
 pub(crate) mod slots;
 pub(crate) mod snapshots;
 

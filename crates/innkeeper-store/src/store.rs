@@ -16,6 +16,7 @@ mod previews;
 mod repositories;
 mod retained;
 mod running_time;
+mod seats;
 mod slots;
 mod snapshots;
 #[cfg(test)]

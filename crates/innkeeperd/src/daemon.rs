@@ -128,6 +128,10 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         let engine = engine.clone();
         tokio::spawn(async move { engine.follow_packets().await })
     };
+    let pool = {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.keep_seats().await })
+    };
     systemd::ready();
     info!(socket = %config.socket().display(), version = env!("CARGO_PKG_VERSION"), "ready");
 
@@ -157,6 +161,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     measuring.abort();
     measuring_disks.abort();
     following.abort();
+    pool.abort();
     // Deliveries are accepted until operations have ended, which can take longer than GitHub waits. Recorded deliveries
     // are answered; later ones wait for the next daemon.
     intake_end.cancel();

@@ -93,6 +93,7 @@ pub(crate) async fn engine(
         activity: config.rest.activity(),
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
         rest: config.rest.rest(),
+        seats: config.pool.size,
     };
     let engine = Engine::new(engine, store, host, crash::probe());
     Ok((engine, user_ids))

@@ -9,7 +9,6 @@ use tracing::warn;
 use super::{Drive, FollowUp};
 use crate::EngineError;
 use crate::inner::Inner;
-use crate::observe::observe;
 use crate::plan::{Goal, Stage, Step, plan};
 use crate::probe::Edge;
 
@@ -104,7 +103,7 @@ impl Drive<'_> {
         let Some(guest) = store.guest(self.name).await? else {
             return Ok(());
         };
-        let observed = observe(&self.inner.host, &guest).await?;
+        let observed = self.inner.observe(&guest).await?;
         // `Forget` is left out: the record is deleted below, in one transaction with the operation's failure.
         let stages: Vec<Stage> = plan(Goal::of(&guest), None, &observed)
             .into_iter()

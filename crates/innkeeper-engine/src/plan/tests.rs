@@ -50,6 +50,7 @@ fn any_observed() -> impl Strategy<Value = Observed> {
                 freezing: false,
                 boots_own: own_system.is_some(),
                 own_system,
+                ..Observed::default()
             },
         )
 }

@@ -50,6 +50,7 @@ pub(crate) fn config() -> EngineConfig {
         activity: ActivityConfig::default(),
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
         rest: RestConfig::default(),
+        seats: 0,
     }
 }
 

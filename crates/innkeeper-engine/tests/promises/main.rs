@@ -11,6 +11,7 @@ mod nesting;
 mod own_system;
 mod rest;
 mod retained;
+mod seats;
 mod snapshots;
 mod usage;
 mod watch;

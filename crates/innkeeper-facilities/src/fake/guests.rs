@@ -157,6 +157,15 @@ impl Network for Part {
         ))
     }
 
+    async fn rename(&self, from: &GuestName, guest: &Guest) -> Result<(), FacilityError> {
+        self.call("network.rename", Some(&guest.name))?;
+        let mut world = self.host.world();
+        if world.links.remove(from) {
+            world.links.insert(guest.name.clone());
+        }
+        Ok(())
+    }
+
     async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {
         Ok(self.host.world().links.contains(&guest.name))
     }

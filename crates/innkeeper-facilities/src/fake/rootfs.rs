@@ -50,6 +50,19 @@ impl Rootfs for Part {
         Ok(())
     }
 
+    fn renames(&self) -> bool {
+        true
+    }
+
+    async fn rename(&self, from: &GuestName, to: &GuestName) -> Result<(), FacilityError> {
+        self.call("rootfs.rename", Some(to))?;
+        let mut world = self.host.world();
+        if let Some(files) = world.trees.remove(from) {
+            world.trees.entry(to.clone()).or_insert(files);
+        }
+        Ok(())
+    }
+
     async fn require_room(&self) -> Result<(), FacilityError> {
         let world = self.host.world();
         match world.full {

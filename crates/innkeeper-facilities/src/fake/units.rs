@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use innkeeper_model::api::ExecRequest;
-use innkeeper_model::{Code, Guest, GuestName, StorePath, UnitPhase};
+use innkeeper_model::{Code, Guest, GuestKind, GuestName, Limits, StorePath, UnitPhase};
 use tokio::sync::broadcast;
 
 use super::error::injected;
@@ -73,6 +73,19 @@ impl Units for Part {
             frozen: false,
             freezing: false,
         })
+    }
+
+    fn fits_seat(&self, _: GuestKind, closure: &StorePath, limits: &Limits) -> bool {
+        !limits.nesting && !self.host.world().with_nix.contains(closure)
+    }
+
+    async fn take_seat(&self, seat: &GuestName, guest: &Guest) -> Result<(), FacilityError> {
+        self.call("unit.take_seat", Some(&guest.name))?;
+        let mut world = self.host.world();
+        if let Some(phase) = world.units.remove(seat) {
+            world.units.entry(guest.name.clone()).or_insert(phase);
+        }
+        Ok(())
     }
 
     async fn release(

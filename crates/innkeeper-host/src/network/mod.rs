@@ -256,6 +256,18 @@ impl VethNetwork {
         apply(&home, [("mark the guest's interface", mark)]).await
     }
 
+    /// Marks the interface of a guest that had another name until now.
+    async fn mark_renamed(&self, from: &GuestName, guest: &Guest) -> Result<(), NetworkError> {
+        let home = self.home()?;
+        match find(&home, link::get(&guest.slot.interface())).await? {
+            Some(link) if self.is_ours(&link, from) => {
+                let mark = link::mark(link.index, &guest.name, self.identity.daemon());
+                apply(&home, [("mark the guest's interface", mark)]).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn has_complete_network(&self, guest: &Guest) -> Result<bool, NetworkError> {
         let addresses = self.addresses(guest.slot)?;
         let interface = guest.slot.interface();
@@ -368,6 +380,10 @@ impl Network for VethNetwork {
 
     async fn follow_uplink(&self, guest: &Guest, leader: u32) -> Result<(), FacilityError> {
         Ok(self.follow(guest, leader).await?)
+    }
+
+    async fn rename(&self, from: &GuestName, guest: &Guest) -> Result<(), FacilityError> {
+        Ok(self.mark_renamed(from, guest).await?)
     }
 
     async fn adopt(&self, guest: &Guest) -> Result<(), FacilityError> {

@@ -1,5 +1,7 @@
 //! Tests on the real kernel, each in its own namespaces.
 
+mod rename;
+
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
 

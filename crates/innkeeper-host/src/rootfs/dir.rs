@@ -152,6 +152,16 @@ impl Rootfs for DirRootfs {
         Ok(made.await?)
     }
 
+    fn renames(&self) -> bool {
+        true
+    }
+
+    /// nspawn keeps the directory that it has mounted, whatever its name.
+    async fn rename(&self, from: &GuestName, to: &GuestName) -> Result<(), FacilityError> {
+        let (from, to) = (from.clone(), to.clone());
+        Ok(self.work(move |config| rename(config, &from, &to)).await?)
+    }
+
     async fn require_room(&self) -> Result<(), FacilityError> {
         Ok(self.work(require_space).await?)
     }
@@ -307,6 +317,19 @@ pub(super) fn remove(config: &DirConfig, name: &GuestName) -> Result<(), RootfsE
         renamed => renamed.on("rename", &paths.guest)?,
     }
     Ok(tree::remove(&paths.gone)?)
+}
+
+fn rename(config: &DirConfig, from: &GuestName, to: &GuestName) -> Result<(), RootfsError> {
+    let (former, paths) = (GuestPaths::of(config, from), GuestPaths::of(config, to));
+    if owner(config, &former.guest)? != Some(Ownership::Ours) {
+        return Ok(());
+    }
+    if paths.rootfs().is_dir() {
+        return remove(config, from);
+    }
+    // A directory without a tree is left when the tree was removed by hand.
+    remove(config, to)?;
+    Ok(fs::rename(&former.guest, &paths.guest).on("rename", &former.guest)?)
 }
 
 pub(super) fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError> {

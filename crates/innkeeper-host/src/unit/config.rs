@@ -122,9 +122,29 @@ impl UnitConfig {
         }
     }
 
+    /// Returns the name in the guest's unit, cgroups and machine: its own, or that of the seat that it took ([`seats`](super::seats)).
+    pub(super) fn unit_name(&self, guest: &GuestName) -> GuestName {
+        let seat = std::fs::read_link(self.run_dir(guest).path());
+        let seat = seat.ok().and_then(|seat| {
+            let name = GuestName::parse(seat.to_str()?).ok()?;
+            name.is_seat().then_some(name)
+        });
+        seat.unwrap_or_else(|| guest.clone())
+    }
+
+    /// Returns the guest of a name in a unit, cgroup, machine or run directory.
+    pub(super) fn guest_named(&self, name: GuestName) -> GuestName {
+        if !name.is_seat() {
+            return name;
+        }
+        let guest = std::fs::read_to_string(self.run_dir(&name).guest());
+        let guest = guest.ok().and_then(|guest| GuestName::parse(&guest).ok());
+        guest.unwrap_or(name)
+    }
+
     /// Returns the guest's name for nspawn, machined and its cgroups.
     pub(super) fn machine(&self, guest: &GuestName) -> String {
-        format!("{}{guest}", self.machine_prefix)
+        format!("{}{}", self.machine_prefix, self.unit_name(guest))
     }
 
     /// Returns the name of a machine that is no guest: guests' names have no dot.
@@ -134,17 +154,23 @@ impl UnitConfig {
 
     /// Returns the guest of a machine; `None` if the name does not have the prefix.
     pub(super) fn guest_of(&self, machine: &str) -> Option<GuestName> {
-        GuestName::parse(machine.strip_prefix(&self.machine_prefix)?).ok()
+        let name = GuestName::parse(machine.strip_prefix(&self.machine_prefix)?).ok()?;
+        Some(self.guest_named(name))
+    }
+
+    /// The directory of the guest's files.
+    pub(super) fn home(&self, guest: &GuestName) -> PathBuf {
+        self.guests_dir.join(guest.as_str())
     }
 
     /// The guest's file tree.
     pub(super) fn root(&self, guest: &GuestName) -> PathBuf {
-        self.guests_dir.join(guest.as_str()).join("rootfs")
+        self.home(guest).join("rootfs")
     }
 
     /// The guest's console under direct supervision.
     pub(super) fn console_log(&self, guest: &GuestName) -> PathBuf {
-        self.guests_dir.join(guest.as_str()).join("console.log")
+        self.home(guest).join("console.log")
     }
 
     /// The parent of all run directories.
@@ -157,7 +183,7 @@ impl UnitConfig {
         self.runtime_dir.join("filters")
     }
 
-    /// Returns the run directory of a guest.
+    /// Returns the run directory of a guest. For one that took a seat, it is a link to the seat's.
     pub(super) fn run_dir(&self, guest: &GuestName) -> RunDir {
         RunDir(self.run_dirs().join(guest.as_str()))
     }
@@ -198,6 +224,21 @@ impl RunDir {
     /// The exit status, written by the shim.
     pub(super) fn exit(&self) -> PathBuf {
         self.0.join("exit")
+    }
+
+    /// The name of the guest that took the seat whose directory this is.
+    pub(super) fn guest(&self) -> PathBuf {
+        self.0.join("guest")
+    }
+
+    /// A seat's symbolic link to the directory of its guest's files, which is renamed.
+    pub(super) fn home(&self) -> PathBuf {
+        self.0.join("home")
+    }
+
+    /// Exists when the limits of the guest's users are set.
+    pub(super) fn limited(&self) -> PathBuf {
+        self.0.join("limited")
     }
 
     /// A symbolic link to the closure that was booted.

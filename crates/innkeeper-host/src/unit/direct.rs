@@ -100,7 +100,10 @@ impl Direct {
         command
             .arg("supervise")
             .arg("--log")
-            .arg(self.config.console_log(guest))
+            .arg(match guest.is_seat() {
+                true => run.home().join("console.log"),
+                false => self.config.console_log(guest),
+            })
             .arg("--log-limit")
             .arg(self.config.log_limit.to_string())
             .arg("--exit")
@@ -218,6 +221,11 @@ impl Supervisor for Direct {
             return Err(command::start_error(self.shim.as_os_str(), error).into());
         }
         Ok(Some(shim))
+    }
+
+    async fn limit(&self, guest: &Guest) -> Result<(), UnitError> {
+        let (groups, limits) = (self.cgroups_of(&guest.name), guest.limits);
+        blocking(move || Ok::<_, UnitError>(groups.ensure(&limits, None)?)).await
     }
 
     async fn run_apart(&self, name: &str, program: &nspawn::Command) -> Result<(), UnitError> {

@@ -27,6 +27,10 @@ const OPEN_WITH_FILTERS: u8 = 2;
 /// Begins the shim's message when filters are not in force. Shims of earlier versions never send it.
 const UNFILTERED: char = '\u{1}';
 
+/// Precedes everything else for a guest that has waited without a name. Its name and the path of its init follow, each with a
+/// line break.
+const NAMED: u8 = 4;
+
 /// The maximum length of the shim's error message, in bytes.
 const MESSAGE_LIMIT: u64 = 1000;
 
@@ -85,29 +89,54 @@ pub(super) enum Opened {
     },
 }
 
-/// Sends the byte, before it the path of a system of the guest's own to boot, after it the filters to install, and waits until
-/// the first process has closed its end, which the kernel does when the process executes init. After an error message the
-/// process waits until the connection is closed, so that `is_unfiltered` can look at it.
+/// The daemon's message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Message<'a> {
+    /// The name and the closure of a guest that has waited without them.
+    pub(super) named: Option<(&'a GuestName, &'a StorePath)>,
+    /// The system of the guest's own to boot.
+    pub(super) own: Option<&'a StorePath>,
+    /// The system call filters to install.
+    pub(super) filters: Option<&'a [u8]>,
+}
+
+impl Message<'_> {
+    /// Returns the message without its byte that opens the door and the filters, then these.
+    fn encode(&self) -> io::Result<[Vec<u8>; 2]> {
+        let mut before = Vec::new();
+        if let Some((name, closure)) = self.named {
+            let init = closure.init();
+            let line = |text: &[u8]| [text, b"\n"].concat();
+            before.push(NAMED);
+            before.extend(line(name.as_str().as_bytes()));
+            before.extend(line(init.as_os_str().as_encoded_bytes()));
+        }
+        if let Some(own) = self.own {
+            before.extend([&[BOOT_OWN], own.as_str().as_bytes(), b"\n"].concat());
+        }
+        let opening = match self.filters {
+            None => vec![OPEN],
+            Some(list) => {
+                let length = u32::try_from(list.len()).map_err(io::Error::other)?;
+                [&[OPEN_WITH_FILTERS][..], &length.to_le_bytes(), list].concat()
+            }
+        };
+        Ok([before, opening])
+    }
+}
+
+/// Sends the message, and waits until the first process has closed its end, which the kernel does when the process executes init.
+/// After an error message the process waits until the connection is closed, so that `is_unfiltered` can look at it.
 pub(super) async fn open(
     mut connection: UnixStream,
-    own: Option<&StorePath>,
-    filters: Option<&[u8]>,
+    message: Message<'_>,
     is_unfiltered: impl FnOnce() -> bool,
 ) -> io::Result<Opened> {
+    let [before, opening] = message.encode()?;
     let mut message = String::new();
-    let own = own.map_or_else(Vec::new, |own| {
-        [&[BOOT_OWN], own.as_str().as_bytes(), b"\n"].concat()
-    });
-    let opening = match filters {
-        None => vec![OPEN],
-        Some(list) => {
-            let length = u32::try_from(list.len()).map_err(io::Error::other)?;
-            [&[OPEN_WITH_FILTERS][..], &length.to_le_bytes(), list].concat()
-        }
-    };
     let mut was_killed = false;
     let exchange = async {
-        connection.write_all(&own).await?;
+        connection.write_all(&before).await?;
         connection.write_all(&opening).await?;
         (&mut connection)
             .take(MESSAGE_LIMIT)
@@ -175,6 +204,14 @@ impl Waiting {
         (pid == leader).then_some(connection)
     }
 
+    /// Gives the connection of a seat to the guest that takes it.
+    pub(super) fn rename(&self, seat: &GuestName, guest: &GuestName) {
+        let mut waiting = self.0.lock();
+        if let Some(connection) = waiting.remove(seat) {
+            waiting.insert(guest.clone(), connection);
+        }
+    }
+
     /// Drops the connection of a guest.
     pub(super) fn forget(&self, guest: &GuestName) {
         self.0.lock().remove(guest);
@@ -196,7 +233,11 @@ mod tests {
             }
             drop(shim);
         };
-        let (opened, ()) = tokio::join!(open(daemon, Some(&own), None, || false), shim);
+        let message = Message {
+            own: Some(&own),
+            ..Message::default()
+        };
+        let (opened, ()) = tokio::join!(open(daemon, message, || false), shim);
         opened.expect("no other error")
     }
 

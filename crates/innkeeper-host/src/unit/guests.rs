@@ -16,13 +16,14 @@ use tokio::sync::{OwnedMutexGuard, broadcast};
 
 use super::bounds;
 use super::cgroup;
-use super::config::{RunDir, UnitConfig};
-use super::door::{self, Opened, Waiting};
+use super::config::UnitConfig;
+use super::door::{self, Message, Opened, Waiting};
 use super::error::UnitError;
 use super::filters::Filters;
 use super::leader::{self, Leader};
 use super::machine_id;
 use super::nspawn;
+use super::seats;
 use super::shim::Shim;
 use crate::features::UserIds;
 use crate::tree::Owner;
@@ -41,7 +42,7 @@ pub(super) struct Guests {
     pub(super) shim: Shim,
     pub(super) filters: Filters,
     pub(super) endings: broadcast::Sender<GuestName>,
-    waiting: Waiting,
+    pub(super) waiting: Waiting,
     locks: Mutex<HashMap<GuestName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -121,17 +122,19 @@ impl Guests {
     pub(super) fn prepare(
         &self,
         guest: &Guest,
-        closure: &StorePath,
         filters: Option<&[u8]>,
     ) -> Result<UnixListener, UnitError> {
         let run = self.config.run_dir(&guest.name);
-        remove_run_dir(&run)?;
+        seats::remove_run_dir(&run)?;
         make_private(run.path())?;
         let door = run.door();
         fs::create_dir(&door).on("create", &door)?;
         // The guest's root is another user and must reach the socket.
         fs::set_permissions(&door, fs::Permissions::from_mode(0o711)).on("open up", &door)?;
-        std::os::unix::fs::symlink(closure.as_path(), run.closure()).on("create", run.closure())?;
+        match &guest.closure {
+            Some(closure) => seats::link(closure.as_path(), &run.closure())?,
+            None => seats::link(&self.config.home(&guest.name), &run.home())?,
+        }
         if let Some(filters) = filters {
             // The daemon that opens the door may be another one, with other filters in store.
             let path = run.filters();
@@ -207,27 +210,29 @@ impl Guests {
         if !self.is_at_door(guest, Some(leader)) {
             return Ok(());
         }
-        if self.config.user_ids != UserIds::Host {
-            let limits = &self.config.user_limits;
-            bounds::limit_users(guest, leader.pid, cgroup, mounts, limits).await?;
-        }
-        if let Err(error) = bounds::limit_terminals(leader.pid) {
-            tracing::warn!(%guest, %error, "the guest's pseudo-terminals are not limited");
+        let run = self.config.run_dir(guest);
+        if !run.limited().exists() {
+            self.limit(guest, leader, cgroup, mounts).await?;
         }
         let connection = self
             .waiting
             .take(guest, leader.pid)
             .ok_or_else(not_at_door)?;
-        let run = self.config.run_dir(guest);
         let filters = match fs::read(run.filters()) {
             // nspawn has installed them.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             filters => Some(filters.on("read", run.filters())?),
         };
+        let named = seats::closure_at_seat(&run);
+        let message = Message {
+            named: named.as_ref().map(|closure| (guest, closure)),
+            own,
+            filters: filters.as_deref(),
+        };
         // Removed before init runs; the open connection does not need it.
         door::close(&run)?;
         let is_unfiltered = || leader.is_unfiltered_shim(&self.shim);
-        match door::open(connection, own, filters.as_deref(), is_unfiltered)
+        match door::open(connection, message, is_unfiltered)
             .await
             .on("open the door", run.door())?
         {
@@ -253,6 +258,25 @@ impl Guests {
         }
     }
 
+    /// Limits the guest's use of shared kernel resources while it waits at the door. `mounts` comes from
+    /// [`Supervisor::mounts`](super::supervisor::Supervisor::mounts).
+    pub(super) async fn limit(
+        &self,
+        guest: &GuestName,
+        leader: Leader,
+        cgroup: &Path,
+        mounts: Option<&Path>,
+    ) -> Result<(), UnitError> {
+        if self.config.user_ids != UserIds::Host {
+            let limits = &self.config.user_limits;
+            bounds::limit_users(guest, leader.pid, cgroup, mounts, limits).await?;
+        }
+        if let Err(error) = bounds::limit_terminals(leader.pid) {
+            tracing::warn!(%guest, %error, "the guest's pseudo-terminals are not limited");
+        }
+        Ok(())
+    }
+
     /// Drops the connection of a guest that is being stopped.
     pub(super) fn forget(&self, guest: &GuestName) {
         self.waiting.forget(guest);
@@ -264,7 +288,9 @@ impl Guests {
         let mut guests = Vec::new();
         for entry in fs::read_dir(&dir).on("list", &dir)? {
             let name = entry.on("list", &dir)?.file_name();
-            guests.extend(name.to_str().and_then(|name| GuestName::parse(name).ok()));
+            let name = name.to_str().and_then(|name| GuestName::parse(name).ok());
+            // The directory of a seat that was taken is found under the guest's name.
+            guests.extend(name.filter(|name| self.config.guest_named(name.clone()) == *name));
         }
         Ok(guests)
     }
@@ -279,23 +305,4 @@ impl Guests {
 pub(super) fn make_private(dir: &Path) -> Result<(), FileError> {
     fs::create_dir_all(dir).on("create", dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).on("close", dir)
-}
-
-/// Removes a run directory. Only the host writes there, and nothing in it is deeper than the socket.
-pub(super) fn remove_run_dir(run: &RunDir) -> Result<(), FileError> {
-    for dir in [run.door().as_path(), run.path()] {
-        let entries = match fs::read_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries.on("list", dir)?,
-        };
-        for entry in entries {
-            let path = entry.on("list", dir)?.path();
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result.on("remove", &path)?,
-            }
-        }
-        fs::remove_dir(dir).on("remove", dir)?;
-    }
-    Ok(())
 }

@@ -28,6 +28,7 @@ mod machine_id;
 mod nspawn;
 mod nspawn_cleanup;
 pub(crate) mod process;
+mod seats;
 mod shim;
 mod signals;
 mod supervised;

@@ -60,7 +60,8 @@ pub(super) struct Boot<'a> {
     /// The path of nspawn.
     pub(super) nspawn: &'a Path,
     pub(super) guest: &'a Guest,
-    pub(super) closure: &'a StorePath,
+    /// `None` for a seat: the door's message names its init then.
+    pub(super) closure: Option<&'a StorePath>,
     /// The shim on the host.
     pub(super) shim: &'a Path,
     /// The directory with the guest's socket on the host.
@@ -126,7 +127,7 @@ pub(super) fn command(boot: &Boot<'_>) -> Command {
         environment.push(WITHOUT_FILTERS);
     }
     arguments.push(format!("{DOOR}/socket").into());
-    arguments.push(boot.closure.init().into());
+    arguments.extend(boot.closure.map(|closure| closure.init().into()));
     Command {
         words: arguments,
         environment,
@@ -346,7 +347,7 @@ mod tests {
             config,
             nspawn: Path::new("/usr/bin/systemd-nspawn"),
             guest,
-            closure: guest.closure.as_ref().expect("a closure"),
+            closure: guest.closure.as_ref(),
             shim: Path::new("/run/innkeeper/shim/0123456789abcdef"),
             door: Path::new("/run/innkeeper/guests/web-1/door"),
             nix: register.then_some(Path::new("/nix/var/nix/gcroots/innkeeper/.nix/web-1/state")),

@@ -76,6 +76,9 @@ pub(super) trait Supervisor: Send + Sync + 'static {
         waiting: Option<Child>,
     ) -> Result<Option<Child>, UnitError>;
 
+    /// Sets the limits of a guest that took a seat.
+    async fn limit(&self, guest: &Guest) -> Result<(), UnitError>;
+
     /// Runs a program that starts nspawn, until both have ended, in cgroups of its own. systemd starts it without the
     /// restrictions of the daemon's unit. `name` is no guest's name; processes and cgroups with it, of an earlier daemon, are
     /// removed.

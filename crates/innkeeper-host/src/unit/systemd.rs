@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use innkeeper_facilities::{Console, Found};
 use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{DaemonId, Guest, GuestName, Ownership};
+use innkeeper_model::{DaemonId, Guest, GuestName, Limits, Ownership};
 use tokio::process::Child;
 use tokio::sync::Mutex;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
@@ -109,14 +109,16 @@ impl Systemd {
     }
 
     fn unit(&self, guest: &GuestName) -> String {
-        format!("{}{guest}.service", self.config.unit_prefix)
+        let name = self.config.unit_name(guest);
+        format!("{}{name}.service", self.config.unit_prefix)
     }
 
     fn guest_of(&self, unit: &str) -> Option<GuestName> {
         let name = unit
             .strip_prefix(&self.config.unit_prefix)?
             .strip_suffix(".service")?;
-        GuestName::parse(name).ok()
+        let name = GuestName::parse(name).ok()?;
+        Some(self.config.guest_named(name))
     }
 
     fn cgroup(&self, guest: &GuestName) -> PathBuf {
@@ -247,13 +249,7 @@ impl Systemd {
             property("TimeoutStopUSec", stop_usec.into()),
             // nspawn and the guest's systemd create cgroups.
             property("Delegate", true.into()),
-            property("MemoryMax", guest.limits.memory.bytes().into()),
             property("MemorySwapMax", 0u64.into()),
-            property("TasksMax", u64::from(guest.limits.tasks).into()),
-            property(
-                "CPUQuotaPerSecUSec",
-                (u64::from(guest.limits.cpus.percent()) * 10_000).into(),
-            ),
             // An OOM kill of one process must not end the whole guest.
             property("OOMPolicy", "continue".into()),
             // systemd-oomd, if it runs, kills the worst process of a guest that thrashes.
@@ -267,7 +263,8 @@ impl Systemd {
                 vec![journal::extra_field(guest).into_bytes()].into(),
             ),
         ];
-        own.into_iter().chain(execution(nspawn)).collect()
+        let own = own.into_iter().chain(limits(&guest.limits));
+        own.chain(execution(nspawn)).collect()
     }
 
     /// Returns the properties of a unit that runs a program apart. It has none of the daemon's restrictions, and none of its
@@ -300,6 +297,18 @@ impl Systemd {
 
 fn property(name: &str, value: Variant<'_>) -> zbus::Result<Property> {
     Ok((name.to_owned(), value.try_into_owned()?))
+}
+
+/// Returns the properties with a guest's limits, which can be changed while the unit runs.
+fn limits(limits: &Limits) -> [zbus::Result<Property>; 3] {
+    [
+        property("MemoryMax", limits.memory.bytes().into()),
+        property("TasksMax", u64::from(limits.tasks).into()),
+        property(
+            "CPUQuotaPerSecUSec",
+            (u64::from(limits.cpus.percent()) * 10_000).into(),
+        ),
+    ]
 }
 
 /// Returns the properties with a unit's program and its environment.
@@ -451,6 +460,16 @@ impl Supervisor for Systemd {
             }
             result => result.map(|()| None),
         }
+    }
+
+    async fn limit(&self, guest: &Guest) -> Result<(), UnitError> {
+        let properties: zbus::Result<Vec<_>> = limits(&guest.limits).into_iter().collect();
+        let properties = properties.map_err(on("describe a unit"))?;
+        let link = self.link().await?;
+        let set = link
+            .manager
+            .set_unit_properties(self.unit(&guest.name), true, properties);
+        set.await.map_err(on("limit a unit"))
     }
 
     async fn run_apart(&self, name: &str, program: &nspawn::Command) -> Result<(), UnitError> {

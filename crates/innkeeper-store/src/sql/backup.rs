@@ -55,7 +55,8 @@ pub(crate) fn take_slots(
     count: u32,
 ) -> Result<bool, QueryError> {
     let query = "SELECT 1 FROM main.guests WHERE slot <= ?1 AND ?1 < slot + slots
-                 UNION ALL SELECT 1 FROM main.legacy_slots WHERE slot = ?1";
+                 UNION ALL SELECT 1 FROM main.legacy_slots WHERE slot = ?1
+                 UNION ALL SELECT 1 FROM main.seats WHERE slot = ?1";
     // Only the first one needs addresses.
     let counter = first.number().saturating_sub(1);
     if range.pick(counter, count, &BTreeMap::new()) != Some(first) {

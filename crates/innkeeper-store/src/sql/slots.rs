@@ -19,6 +19,7 @@ pub(crate) fn report(connection: &Connection, range: SlotRange) -> Result<SlotRe
         connection,
         "SELECT slot, slots, name AS owner, kind FROM guests
          UNION ALL SELECT slot, 1, source, NULL FROM legacy_slots
+         UNION ALL SELECT slot, 1, '0-door-' || slot, NULL FROM seats WHERE guest IS NULL
          ORDER BY slot, kind DESC, owner",
         (),
         |row| {
@@ -162,7 +163,8 @@ fn taken_above(
         connection,
         // The first slot of a run may be at or below the counter. The limit of its length lets SQLite use the index.
         "SELECT slot, slots FROM guests WHERE slot > ?1 - ?2 AND slot + slots - 1 > ?1
-         UNION ALL SELECT slot, 1 FROM legacy_slots WHERE slot > ?1",
+         UNION ALL SELECT slot, 1 FROM legacy_slots WHERE slot > ?1
+         UNION ALL SELECT slot, 1 FROM seats WHERE slot > ?1",
         (counter, UserIdCount::MAX.slots()),
         |row| Ok((Slot::new(row.get(0)?), row.get(1)?)),
     )?;

@@ -5,7 +5,7 @@
 
 use innkeeper_model::{
     Code, DesiredState, Failure, FileWork, Guest, GuestKind, GuestName, Level, Operation,
-    OwnSystem, OwnSystemState, SlotRange, StorePath, Verb,
+    OwnSystem, OwnSystemState, Slot, SlotRange, StorePath, Verb,
 };
 use rusqlite::{Connection, ToSql, Transaction};
 
@@ -30,12 +30,7 @@ impl Store {
     ) -> Result<(Guest, Operation), StoreError> {
         let (range, actor) = (self.range, actor.to_owned());
         self.insert("record a guest", move |transaction| {
-            if let Some(Guest { name, desired, .. }) = guests::find(transaction, &new.name)? {
-                return Err(StoreError::GuestExists { name, desired }.into());
-            }
-            if new.kind == GuestKind::Agent {
-                previews::refuse_name(transaction, &new.name)?;
-            }
+            refuse_taken(transaction, &new)?;
             let Some(origin) = new.origin.clone() else {
                 return insert(transaction, range, new, None, Verb::Create, &actor);
             };
@@ -322,6 +317,29 @@ pub(super) fn insert(
 ) -> Result<(Guest, Operation), QueryError> {
     held::refuse(transaction, &new.name)?;
     let slot = slots::take(transaction, range, new.limits.user_ids.slots())?;
+    begin(transaction, slot, new, file_work, verb, actor)
+}
+
+/// Fails if a new guest's name is taken.
+pub(super) fn refuse_taken(connection: &Connection, new: &NewGuest) -> Result<(), QueryError> {
+    if let Some(Guest { name, desired, .. }) = guests::find(connection, &new.name)? {
+        return Err(StoreError::GuestExists { name, desired }.into());
+    }
+    if new.kind == GuestKind::Agent {
+        previews::refuse_name(connection, &new.name)?;
+    }
+    Ok(())
+}
+
+/// Inserts a guest with a slot that was taken for it, and begins the operation that creates it.
+pub(super) fn begin(
+    transaction: &Transaction<'_>,
+    slot: Slot,
+    new: NewGuest,
+    file_work: Option<&FileWork>,
+    verb: Verb,
+    actor: &str,
+) -> Result<(Guest, Operation), QueryError> {
     let guest = guests::insert(transaction, new, slot, file_work)?;
     let operation = operations::begin(transaction, Some(&guest.name), verb, actor)?;
     Ok((guest, operation))

@@ -5,7 +5,7 @@ use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
 use innkeeper_model::{
     ChangeOutcome, ChangePhase, Code, DesiredState, FileWork, Level, Limits, OperationId,
-    OperationState, OwnSystemState, RetainedId,
+    OperationState, OwnSystemState, RetainedId, Slot,
 };
 use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
@@ -35,9 +35,10 @@ const VERSION_21: &str = include_str!("dumps/version-21.sql");
 const VERSION_22: &str = include_str!("dumps/version-22.sql");
 const VERSION_23: &str = include_str!("dumps/version-23.sql");
 const VERSION_24: &str = include_str!("dumps/version-24.sql");
+const VERSION_25: &str = include_str!("dumps/version-25.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 24;
+const NEWEST: i64 = 25;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -493,6 +494,18 @@ async fn version_24_is_migrated_with_its_data() {
     assert_eq!(failures(VERSION_23).await, [None, None]);
     let expected = [Some(Code::RootfsFailed), Some(Code::Internal)];
     assert_eq!(failures(VERSION_24).await, expected);
+}
+
+#[tokio::test]
+async fn version_25_is_migrated_with_its_data() {
+    let (_directory, store) = restore(VERSION_24);
+    assert_eq!(store.seats().await.expect("reads"), []);
+    let (_directory, store) = restore(VERSION_25);
+    let seats = [Slot::new(2), Slot::new(7)];
+    assert_eq!(store.seats().await.expect("reads"), seats);
+    assert_eq!(store.ready_seats().await.expect("reads"), seats[1..]);
+    let of_web = store.seat_of(&name("web")).await.expect("reads");
+    assert_eq!(of_web, Some(seats[0]));
 }
 
 #[test]

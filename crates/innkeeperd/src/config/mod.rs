@@ -3,6 +3,7 @@
 //! The variable `INNKEEPER_A_B` overrides the setting `a.b`. Misspelled settings are rejected, with their place in the file.
 
 mod grace;
+mod pool;
 mod previews;
 mod repositories;
 mod rest;
@@ -18,6 +19,7 @@ use innkeeper_model::api::{Check, ConfigReport, Verdict};
 use innkeeper_model::chain;
 pub use innkeeper_service::ConfigError;
 use innkeeper_service::{Settings, Webhook};
+pub use pool::PoolSettings;
 pub use previews::{
     BuildSettings, CaddySettings, DatabaseSettings, DraftPreviews, EvaluationSettings,
     GithubSettings, PageContents, Previews, PreviewsOn, ReportPlace,

@@ -11,6 +11,7 @@ use innkeeper_model::{Cpus, Installable, MemorySize, SlotBounds, SlotRange, User
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::pool::PoolSettings;
 use super::previews::{
     BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
 };
@@ -59,6 +60,8 @@ pub struct Config {
     pub engine: EngineSettings,
     /// The measurement of guests' use.
     pub rest: RestSettings,
+    /// Guests that are prepared in advance.
+    pub pool: PoolSettings,
     /// Legacy installations on the same host.
     pub legacy: Legacy,
     /// The program that receives GitHub's deliveries, and the socket on which it hands them over.
@@ -257,6 +260,7 @@ impl Default for Config {
             builds: BuildSettings::default(),
             engine: EngineSettings::default(),
             rest: RestSettings::default(),
+            pool: PoolSettings::default(),
             legacy: Legacy::default(),
             webhook: Webhook::default(),
             pages: Pages::default(),
@@ -495,6 +499,7 @@ impl Config {
         self.storage
             .validate()
             .and_then(|()| self.rest.validate())
+            .and_then(|()| self.pool.validate())
             .map_err(|(setting, problem)| ConfigError::value(setting, problem))
     }
 }

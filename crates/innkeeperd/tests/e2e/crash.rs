@@ -1,7 +1,5 @@
 //! Crash tests: the daemon is killed before and after each step of each operation, and restarted. The operation must
-//! complete or be rolled back, without leaks and without lost data.
-//!
-//! The steps are not listed here: a first run of each operation records its points.
+//! complete or be rolled back, without leaks and without lost data. A first run of each operation records its points.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,6 +10,7 @@ use innkeeper_model::{GuestState, OwnSystemState, Snapshot};
 use crate::support::{Client, Daemon, Fixture, RETENTION, Sandbox, Traces, closure, wait_until};
 
 mod levels;
+mod seats;
 
 /// An operation, its preparation and its expected results.
 struct Case {

@@ -43,6 +43,34 @@ async fn new_tree_has_the_files_for_nspawn_and_systemd() {
 }
 
 #[tokio::test]
+async fn renamed_tree_has_the_new_name_only() {
+    let temp = TempRootfs::new(UserIds::Mapped);
+    let (seat, web) = (guest("0-door-3"), guest("web"));
+    temp.rootfs.ensure(&seat).await.expect("makes");
+    fs::write(temp.at("0-door-3/rootfs/mark"), "seat").expect("written");
+    // A directory without a tree is in the way.
+    fs::create_dir(temp.at("web")).expect("made");
+    for _ in 0..2 {
+        let renamed = temp.rootfs.rename(&seat.name, &web.name).await;
+        renamed.expect("renamed");
+        assert_eq!(
+            fs::read(temp.at("web/rootfs/mark")).expect("there"),
+            b"seat"
+        );
+        assert!(!temp.at("0-door-3").exists());
+    }
+    // A guest that has a tree keeps it.
+    temp.rootfs.ensure(&seat).await.expect("makes");
+    let renamed = temp.rootfs.rename(&seat.name, &web.name).await;
+    renamed.expect("removed");
+    assert_eq!(
+        fs::read(temp.at("web/rootfs/mark")).expect("there"),
+        b"seat"
+    );
+    assert!(!temp.at("0-door-3").exists());
+}
+
+#[tokio::test]
 async fn nspawn_boots_a_new_tree() {
     const TEST: &str = "nspawn_boots_a_new_tree";
     let busybox = Path::new("/bin/busybox");

@@ -7,12 +7,12 @@ use innkeeper_facilities::{
     Console, ExecSession, FacilityError, Found, Prepared, Resource, UnitSeen, Units,
 };
 use innkeeper_model::api::{Check, ExecRequest};
-use innkeeper_model::{Guest, GuestName, Ownership, StorePath};
+use innkeeper_model::{Guest, GuestKind, GuestName, Limits, Ownership, StorePath};
 use tokio::sync::broadcast;
 
 use super::super::error::UnitError;
 use super::super::supervisor::Supervisor;
-use super::super::{cgroup, checks, journal};
+use super::super::{cgroup, checks, journal, seats};
 use super::SupervisedUnits;
 
 #[async_trait]
@@ -75,8 +75,8 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
 
     async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, FacilityError> {
         match self.foreign(guest).await? {
-            None => Ok(self.look(guest).await?),
-            Some(_) => Ok(None),
+            None if !self.is_taken(guest) => Ok(self.look(guest).await?),
+            _ => Ok(None),
         }
     }
 
@@ -91,6 +91,14 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
     ) -> Result<UnitSeen, FacilityError> {
         let ready = prepared.and_then(Prepared::downcast);
         Ok(Self::ensure(self, guest, ready).await?)
+    }
+
+    fn fits_seat(&self, kind: GuestKind, closure: &StorePath, limits: &Limits) -> bool {
+        seats::fits(kind, closure, limits)
+    }
+
+    async fn take_seat(&self, seat: &GuestName, guest: &Guest) -> Result<(), FacilityError> {
+        Ok(Self::take_seat(self, seat, guest).await?)
     }
 
     async fn release(
@@ -146,9 +154,10 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
     ) -> Result<Console, FacilityError> {
         let end = follow.then(|| self.end(&guest.name));
         let lifetime = journal::lifetime(guest);
-        let console = self
-            .supervisor
-            .console(&guest.name, Some(&lifetime), lines, end);
+        // The lines of a seat belong to no guest's lifetime. They have those of its invocation, and no other guest's.
+        let is_own = self.config().unit_name(&guest.name) == guest.name;
+        let lifetime = is_own.then_some(lifetime.as_str());
+        let console = self.supervisor.console(&guest.name, lifetime, lines, end);
         Ok(console.await?)
     }
 

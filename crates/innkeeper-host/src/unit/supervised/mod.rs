@@ -21,10 +21,11 @@ use super::cgroup::{self, Suspension};
 use super::config::UnitConfig;
 use super::error::UnitError;
 use super::exec;
-use super::guests::{Arrival, Guests, remove_run_dir};
+use super::guests::{Arrival, Guests};
 use super::leader::Leader;
 use super::nspawn::{self, Boot};
 use super::process::{Process, find_program};
+use super::seats::remove_run_dir;
 use super::supervisor::{End, Ended, Supervisor};
 use super::{door, nspawn_cleanup};
 use crate::FileErrorExt;
@@ -32,6 +33,7 @@ use crate::closure::shared;
 
 mod facility;
 mod filters;
+mod seats;
 mod starting;
 
 use starting::{Mark, Starting};
@@ -178,6 +180,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
         let (ended, receiver) = oneshot::channel();
         let (guest, all) = (guest.clone(), self.supervisor.groups(guest).all);
         let endings = self.guests.endings.clone();
+        let config = self.config().clone();
         tokio::spawn(async move {
             if let Some(mut process) = process
                 && let Err(error) = process.wait().await
@@ -187,7 +190,8 @@ impl<S: Supervisor> SupervisedUnits<S> {
             if let Err(error) = cgroup::emptied(&all).await {
                 tracing::warn!(%guest, %error, "cannot watch the guest's processes");
             }
-            // Both may have no receiver.
+            // Another guest may have taken the seat. Both channels may have no receiver.
+            let guest = config.guest_named(guest);
             let (_waiter, _subscribers) = (ended.send(()), endings.send(guest));
         });
         receiver
@@ -238,13 +242,16 @@ impl<S: Supervisor> SupervisedUnits<S> {
     /// Prepares the start of a guest that has no unit.
     async fn make_ready(&self, guest: &Guest) -> Result<Ready, UnitError> {
         let name = &guest.name;
-        let no_closure = || UnitError::NoClosure {
-            guest: name.clone(),
-        };
-        let closure = guest.closure.as_ref().ok_or_else(no_closure)?;
+        let closure = guest.closure.as_ref();
+        if closure.is_none() && !name.is_seat() {
+            return Err(UnitError::NoClosure {
+                guest: name.clone(),
+            });
+        }
         let nspawn = find_program(&self.config().nspawn)?;
-        let nix = shared::is_requested(guest.kind, closure)
-            .then(|| shared::state_dir(&self.config().gcroots, name));
+        let nix = closure
+            .filter(|closure| shared::is_requested(guest.kind, closure))
+            .map(|_| shared::state_dir(&self.config().gcroots, name));
         let starting = Starting::mark(&self.starting, name);
         let devices: Vec<_> = nspawn::NESTING_DEVICES
             .map(PathBuf::from)
@@ -252,7 +259,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             .filter(|device| device.exists())
             .collect();
         let filters = self.filters(guest, &nspawn).await;
-        let listener = self.guests.prepare(guest, closure, filters.as_deref())?;
+        let listener = self.guests.prepare(guest, filters.as_deref())?;
         let nspawn = nspawn::command(&Boot {
             config: self.config(),
             nspawn: &nspawn,
@@ -262,7 +269,8 @@ impl<S: Supervisor> SupervisedUnits<S> {
             door: &self.config().run_dir(name).door(),
             nix: nix.as_deref(),
             devices: &devices,
-            register: self.supervisor.registers(),
+            // machined cannot rename a machine.
+            register: self.supervisor.registers() && !name.is_seat(),
             filters_at_door: filters.is_some(),
         });
         Ok(Ready {
@@ -295,7 +303,12 @@ impl<S: Supervisor> SupervisedUnits<S> {
             .await_door(name, &listener, &cgroup, ended)
             .await?
         {
-            Arrival::AtDoor(seen) => Ok(seen),
+            Arrival::AtDoor(seen) => {
+                if name.is_seat() {
+                    self.limit_seat(&seen).await?;
+                }
+                Ok(seen)
+            }
             Arrival::Ended => Err(self.died(name).await),
             Arrival::Late => {
                 let error = self.late(name).await;
@@ -443,6 +456,9 @@ impl<S: Supervisor> SupervisedUnits<S> {
 
     async fn remove(&self, guest: &GuestName) -> Result<(), UnitError> {
         let _lock = self.guests.lock(guest).await;
+        if self.is_taken(guest) {
+            return Ok(());
+        }
         if self.foreign(guest).await?.is_some() {
             return Ok(remove_run_dir(&self.config().run_dir(guest))?);
         }

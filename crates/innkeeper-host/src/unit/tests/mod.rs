@@ -6,6 +6,7 @@ mod filters;
 mod lifecycle;
 mod pause;
 mod preview;
+mod seats;
 
 use std::collections::BTreeSet;
 use std::fs;

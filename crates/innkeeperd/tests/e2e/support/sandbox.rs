@@ -264,6 +264,10 @@ impl Daemon {
         assert!(status.success(), "the daemon ended with {status}");
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("asked").is_some()
+    }
+
     /// Waits until it exits.
     pub(crate) fn wait(mut self) -> std::process::ExitStatus {
         let mut status = None;

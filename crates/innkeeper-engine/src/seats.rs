@@ -1,0 +1,168 @@
+//! The door pool: a few seats are kept ready, and a new guest takes one.
+
+use std::time::Duration;
+
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::{Code, Explain, Failure, Guest, Operation, UserIdCount};
+use innkeeper_store::{NewGuest, StoreError};
+use tracing::{info, warn};
+
+use crate::EngineError;
+use crate::engine::Engine;
+
+/// The pause before the next look while operations are in flight.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The number of looks before a seat is made nevertheless.
+const LOOKS: u32 = 40;
+
+/// The interval of checks that the seats still wait.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// The subject of the finding in `innkeeper doctor`.
+const SUBJECT: &str = "door pool";
+
+impl Engine {
+    /// Keeps seats ready until the engine stops. Those of an earlier daemon are removed first: their settings may differ.
+    pub async fn keep_seats(&self) {
+        self.remove_seats().await;
+        if self.seats_wanted() == 0 {
+            return;
+        }
+        loop {
+            let filled = self.fill_seats().await;
+            if let Err(error) = &filled {
+                warn!(code = %error.code(), "no seat at a door: {}", innkeeper_model::chain(error));
+            }
+            *self.inner.seats_failure.lock() = filled.err().as_ref().map(Failure::from);
+            tokio::select! {
+                () = self.inner.stopping.cancelled() => return,
+                () = self.inner.seats_changed.notified() => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Removes the seats, and has others made, in a task: facts of the host changed that guests know from their start.
+    pub(crate) fn spawn_renew_seats(&self) {
+        if self.seats_wanted() == 0 {
+            return;
+        }
+        let engine = self.clone();
+        self.spawn(async move {
+            engine.remove_seats().await;
+            engine.inner.seats_changed.notify_one();
+        });
+    }
+
+    /// Records a new guest at a seat, if one is ready and suits it.
+    pub(crate) async fn record_at_seat(
+        &self,
+        new: &NewGuest,
+        actor: &str,
+    ) -> Result<Option<(Guest, Operation)>, StoreError> {
+        let Some(closure) = new.closure.as_ref().filter(|_| new.origin.is_none()) else {
+            return Ok(None);
+        };
+        let units = &self.inner.host.units;
+        if self.seats_wanted() == 0 || !units.fits_seat(new.kind, closure, &new.limits) {
+            return Ok(None);
+        }
+        let recorded = self.inner.store.create_guest_at_seat(new.clone(), actor);
+        match recorded.await {
+            // Room is made for one without a seat.
+            Err(error) if error.code() == Code::DiskFull => Ok(None),
+            recorded => recorded,
+        }
+    }
+
+    /// Checks that seats wait.
+    pub(crate) async fn check_seats(&self) -> Result<Option<Check>, EngineError> {
+        let configured = self.inner.config.seats;
+        if configured == 0 {
+            return Ok(None);
+        }
+        let check = |verdict, finding, remedy: Option<&str>| Check {
+            subject: SUBJECT.to_owned(),
+            verdict,
+            finding,
+            remedy: remedy.map(str::to_owned),
+        };
+        if self.seats_wanted() == 0 {
+            return Ok(Some(check(
+                Verdict::Warning,
+                "no guest waits at its door: this needs file trees in directories, and guests with 65536 user ids".to_owned(),
+                Some("Set pool.size to 0, or storage.driver to \"dir\" and guest.user_ids to 65536."),
+            )));
+        }
+        let ready = self.inner.store.ready_seats().await?.len();
+        let failure = self.inner.seats_failure.lock().clone();
+        Ok(Some(match failure {
+            Some(failure) => Check {
+                remedy: failure.remedy.clone(),
+                ..check(
+                    Verdict::Warning,
+                    format!("{ready} of {configured} guests wait at their doors: {failure}"),
+                    None,
+                )
+            },
+            None => check(
+                Verdict::Ok,
+                format!("{ready} of {configured} guests wait at their doors"),
+                None,
+            ),
+        }))
+    }
+
+    /// Returns the number of seats to keep: none where guests cannot take them.
+    fn seats_wanted(&self) -> usize {
+        let inner = &self.inner;
+        let can_take = inner.host.rootfs.renames()
+            && inner.config.limits.user_ids == UserIdCount::MIN
+            && !inner.config.limits.nesting;
+        if can_take { inner.config.seats } else { 0 }
+    }
+
+    async fn fill_seats(&self) -> Result<(), EngineError> {
+        for slot in self.inner.store.ready_seats().await? {
+            if !self.inner.is_seat_alive(slot).await? {
+                self.inner.remove_seat(slot).await?;
+            }
+        }
+        while self.inner.store.ready_seats().await?.len() < self.seats_wanted() {
+            self.await_quiet().await;
+            if self.inner.stopping.is_cancelled() {
+                return Ok(());
+            }
+            self.inner.make_seat().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets operations in flight come first, for a while: a build may take hours.
+    async fn await_quiet(&self) {
+        for _ in 0..LOOKS {
+            if self.inner.in_flight.lock().is_empty() || self.inner.stopping.is_cancelled() {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Removes all seats that no guest has taken.
+    async fn remove_seats(&self) {
+        let seats = match self.inner.store.seats().await {
+            Ok(seats) => seats,
+            Err(error) => return warn!(code = %error.code(), "{}", innkeeper_model::chain(&error)),
+        };
+        let count = seats.len();
+        for slot in seats {
+            if let Err(error) = self.inner.remove_seat(slot).await {
+                warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
+            }
+        }
+        if count > 0 {
+            info!(count, "removed the guests that waited at their doors");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Seats under either supervisor: see [`seats`](super::super::seats).
+
+use std::fs;
+
+use innkeeper_facilities::UnitSeen;
+use innkeeper_model::{Guest, GuestName, UnitPhase};
+
+use super::super::error::UnitError;
+use super::super::seats;
+use super::super::supervisor::Supervisor;
+use super::SupervisedUnits;
+use crate::FileErrorExt;
+
+impl<S: Supervisor> SupervisedUnits<S> {
+    /// Reports whether it is the name of a seat whose unit belongs to another guest.
+    pub(super) fn is_taken(&self, name: &GuestName) -> bool {
+        self.guests.config.guest_named(name.clone()) != *name
+    }
+
+    /// Limits a seat's users, which takes longer than everything that is left to do when a guest takes it.
+    pub(super) async fn limit_seat(&self, seen: &UnitSeen) -> Result<(), UnitError> {
+        let seat = &seen.guest;
+        let Some(leader) = self.leader(seat)? else {
+            return Ok(());
+        };
+        let cgroup = self.supervisor.groups(seat).guest;
+        let mounts = self.supervisor.mounts();
+        self.guests.limit(seat, leader, &cgroup, mounts).await?;
+        let limited = self.guests.config.run_dir(seat).limited();
+        Ok(fs::write(&limited, "").on("write", &limited)?)
+    }
+
+    pub(super) async fn take_seat(&self, seat: &GuestName, guest: &Guest) -> Result<(), UnitError> {
+        let name = &guest.name;
+        let closure = guest.closure.as_ref().ok_or_else(|| UnitError::NoClosure {
+            guest: name.clone(),
+        })?;
+        let config = &self.guests.config;
+        {
+            let _seat = self.guests.lock(seat).await;
+            let _guest = self.guests.lock(name).await;
+            if !config.run_dir(seat).path().is_dir() {
+                return Ok(());
+            }
+            let own = config.run_dir(name);
+            let is_taken = own.path().is_symlink() || !own.path().exists();
+            if is_taken {
+                seats::rename(config, seat, name, closure)?;
+                self.guests.waiting.rename(seat, name);
+                return match self.look(name).await? {
+                    Some(seen) if matches!(seen.phase, UnitPhase::AtDoor | UnitPhase::Running) => {
+                        self.supervisor.limit(guest).await
+                    }
+                    _ => Ok(()),
+                };
+            }
+        }
+        // The guest was started without its seat meanwhile.
+        self.remove(seat).await
+    }
+}

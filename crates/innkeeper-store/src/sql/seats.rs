@@ -1,0 +1,76 @@
+//! Table `seats`.
+
+use innkeeper_model::{GuestName, Slot};
+use rusqlite::{Connection, Transaction};
+
+use crate::codec::Text;
+use crate::error::QueryError;
+use crate::sql;
+
+pub(crate) fn insert(transaction: &Transaction<'_>, slot: Slot) -> Result<(), QueryError> {
+    let insert = "INSERT INTO seats (slot) VALUES (?1)";
+    sql::execute(transaction, insert, [slot.number()])?;
+    Ok(())
+}
+
+pub(crate) fn list(connection: &Connection) -> Result<Vec<Slot>, QueryError> {
+    let query = "SELECT slot FROM seats ORDER BY slot";
+    sql::all(connection, query, (), |row| row.get(0).map(Slot::new))
+}
+
+/// Returns the slots of seats that a guest can take.
+pub(crate) fn ready(connection: &Connection) -> Result<Vec<Slot>, QueryError> {
+    let query = "SELECT slot FROM seats WHERE guest IS NULL AND ready ORDER BY slot";
+    sql::all(connection, query, (), |row| row.get(0).map(Slot::new))
+}
+
+/// Sets whether a guest can take the seat. Reports whether the seat exists and is free.
+pub(crate) fn set_ready(
+    transaction: &Transaction<'_>,
+    slot: Slot,
+    ready: bool,
+) -> Result<bool, QueryError> {
+    let update = "UPDATE seats SET ready = ?2 WHERE slot = ?1 AND guest IS NULL";
+    Ok(sql::execute(transaction, update, (slot.number(), ready))? > 0)
+}
+
+/// Lets no guest take a seat that is free.
+pub(crate) fn retire(transaction: &Transaction<'_>) -> Result<(), QueryError> {
+    let update = "UPDATE seats SET ready = 0 WHERE guest IS NULL";
+    sql::execute(transaction, update, ())?;
+    Ok(())
+}
+
+/// Gives a seat that is ready to a guest, which must be inserted in the same transaction. Returns its slot.
+pub(crate) fn take(
+    transaction: &Transaction<'_>,
+    guest: &GuestName,
+) -> Result<Option<Slot>, QueryError> {
+    let update = "UPDATE seats SET guest = ?1
+         WHERE slot = (SELECT min(slot) FROM seats WHERE guest IS NULL AND ready)
+         RETURNING slot";
+    sql::first(transaction, update, [Text(guest)], |row| {
+        row.get(0).map(Slot::new)
+    })
+}
+
+/// Returns the slot of the seat that a guest has taken.
+pub(crate) fn of(connection: &Connection, guest: &GuestName) -> Result<Option<Slot>, QueryError> {
+    let query = "SELECT slot FROM seats WHERE guest = ?1";
+    sql::first(connection, query, [Text(guest)], |row| {
+        row.get(0).map(Slot::new)
+    })
+}
+
+/// Deletes the seat that a guest has taken. The slot stays the guest's.
+pub(crate) fn leave(transaction: &Transaction<'_>, guest: &GuestName) -> Result<(), QueryError> {
+    let delete = "DELETE FROM seats WHERE guest = ?1";
+    sql::execute(transaction, delete, [Text(guest)])?;
+    Ok(())
+}
+
+/// Deletes a seat that no guest has taken. Reports whether there was one.
+pub(crate) fn delete(transaction: &Transaction<'_>, slot: Slot) -> Result<bool, QueryError> {
+    let delete = "DELETE FROM seats WHERE slot = ?1 AND guest IS NULL";
+    Ok(sql::execute(transaction, delete, [slot.number()])? > 0)
+}

@@ -1,0 +1,124 @@
+//! Seats: guests without a name that wait at their doors until a new guest takes their place. A seat is named by its slot
+//! ([`GuestName::of_seat`]).
+
+use innkeeper_model::{Guest, GuestName, Operation, Slot, Verb};
+
+use super::Store;
+use super::guests::{begin, refuse_taken};
+use crate::database::Durability;
+use crate::error::StoreError;
+use crate::sql::guests::NewGuest;
+use crate::sql::{held, seats, slots};
+
+impl Store {
+    /// Records a seat that is about to be made, and reserves its slot. Durable.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSlotLeft`].
+    pub async fn add_seat(&self) -> Result<Slot, StoreError> {
+        let range = self.range;
+        self.insert("record a seat", move |transaction| {
+            let slot = slots::take(transaction, range, 1)?;
+            seats::insert(transaction, slot)?;
+            Ok(slot)
+        })
+        .await
+    }
+
+    /// Records whether a guest can take a seat. Reports whether the seat exists and no guest has taken it. Durable.
+    ///
+    /// # Errors
+    /// Only if the database cannot be written.
+    pub async fn set_seat_ready(&self, slot: Slot, ready: bool) -> Result<bool, StoreError> {
+        self.write("record a seat", Durability::Now, move |transaction| {
+            seats::set_ready(transaction, slot, ready)
+        })
+        .await
+    }
+
+    /// Records that no guest can take any of the present seats. Durable.
+    ///
+    /// # Errors
+    /// Only if the database cannot be written.
+    pub async fn retire_seats(&self) -> Result<(), StoreError> {
+        let action = "retire the seats";
+        self.write(action, Durability::Now, seats::retire).await
+    }
+
+    /// Records a new guest as [`Store::create_guest`] does, with the slot of a seat that is ready. Returns `None` if none is
+    /// ready. Durable. The guest has the seat until [`Store::leave_seat`].
+    ///
+    /// # Errors
+    /// As [`Store::create_guest`].
+    pub async fn create_guest_at_seat(
+        &self,
+        new: NewGuest,
+        actor: &str,
+    ) -> Result<Option<(Guest, Operation)>, StoreError> {
+        let actor = actor.to_owned();
+        self.insert("record a guest", move |transaction| {
+            refuse_taken(transaction, &new)?;
+            held::refuse(transaction, &new.name)?;
+            let Some(slot) = seats::take(transaction, &new.name)? else {
+                return Ok(None);
+            };
+            begin(transaction, slot, new, None, Verb::Create, &actor).map(Some)
+        })
+        .await
+    }
+
+    /// Returns the seat that a guest has taken.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn seat_of(&self, guest: &GuestName) -> Result<Option<Slot>, StoreError> {
+        let guest = guest.clone();
+        self.read("read a guest's seat", move |connection| {
+            seats::of(connection, &guest)
+        })
+        .await
+    }
+
+    /// Deletes the seat that a guest has taken: all of its objects have the guest's name.
+    ///
+    /// # Errors
+    /// Only if the database cannot be written.
+    pub async fn leave_seat(&self, guest: &GuestName) -> Result<(), StoreError> {
+        let guest = guest.clone();
+        self.write("delete a seat", Durability::Soon, move |transaction| {
+            seats::leave(transaction, &guest)
+        })
+        .await
+    }
+
+    /// Deletes a seat that no guest has taken, and frees its slot. Durable. Call it when every object of the seat is observed to be
+    /// gone.
+    ///
+    /// # Errors
+    /// Only if the database cannot be written.
+    pub async fn delete_seat(&self, slot: Slot) -> Result<(), StoreError> {
+        self.write("delete a seat", Durability::Now, move |transaction| {
+            if seats::delete(transaction, slot)? {
+                slots::free(transaction, slot.number())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns the slots of all seats, also of those that a guest has taken and not left.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn seats(&self) -> Result<Vec<Slot>, StoreError> {
+        self.read("read the seats", seats::list).await
+    }
+
+    /// Returns the slots of seats that a guest can take.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn ready_seats(&self) -> Result<Vec<Slot>, StoreError> {
+        self.read("read the seats", seats::ready).await
+    }
+}
