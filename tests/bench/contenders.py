@@ -318,6 +318,24 @@ class Api(Ours):
         self.finish(boot)
 
 
+class Pooled(Api):
+    """Innkeeper with a door pool: tree, unit and network exist before the clock starts."""
+
+    letter = "p"
+    title = "**innkeeper**, by its socket, from its door pool"
+    size = 2
+
+    def prepare(self, number):
+        boot = super().prepare(number)
+        boot.address = self.daemon.await_pool(self.size)
+        return boot
+
+    def finish(self, boot):
+        super().finish(boot)
+        # The next seat is made after an operation, and not while the clock runs.
+        self.daemon.await_pool(self.size)
+
+
 def check_flags(words):
     """Returns the difference between the command line of a real guest's nspawn and bare nspawn's; empty is expected."""
     flags = words[1 : words.index("--")]

@@ -38,12 +38,17 @@ class Daemon:
         self.agent = str(programs / "agent")
         self.log = place / "innkeeperd.log"
         self.process = None
-        self._write_configuration(identity)
-        self._start(programs / "innkeeperd")
+        self.identity, self.program = identity, programs / "innkeeperd"
+        self.start()
 
-    def _write_configuration(self, identity):
+    def start(self, pool=0):
+        """Starts it with a door pool of this size."""
         for directory in (self.place / "state", self.place / "credentials", self.run):
-            directory.mkdir()
+            directory.mkdir(exist_ok=True)
+        self._write_configuration(self.identity, pool)
+        self._start(self.program)
+
+    def _write_configuration(self, identity, pool):
         (self.place / "innkeeper.toml").write_text(
             f"""state_dir = "{self.place}/state"
 runtime_dir = "{self.run}"
@@ -62,6 +67,9 @@ cgroup = "{identity}"
 
 [guest]
 retention_seconds = 0
+
+[pool]
+size = {pool}
 
 [storage]
 min_free = "64M"
@@ -142,6 +150,21 @@ directories = []
         while slot * 2 % 256 in (0, 254):
             slot += 1
         return f"{base[0]}.{base[1]}.{slot * 2 // 256}.{slot * 2 % 256 + 1}"
+
+    def await_pool(self, size):
+        """Waits until the door pool is full, and returns the address of the guest that takes the next seat."""
+        deadline = time.monotonic() + PATIENCE
+        full = f"{size} of {size} "
+        while True:
+            checks = self.call("GET", "/v1/doctor")["checks"]
+            if any(check["subject"] == "door pool" and check["finding"].startswith(full) for check in checks):
+                break
+            if time.monotonic() > deadline:
+                raise self.broken("the door pool is not full")
+            time.sleep(0.05)
+        taken = self.call("GET", "/v1/slots")["taken"]
+        seats = [slot for slot in taken if slot["owner"].startswith("0-door-")]
+        return min(seats, key=lambda slot: slot["slot"])["guest_address"]
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import report
+import rest
 import routes
-from contenders import PEERS, Api, Cli, Nspawn, check_flags
+from contenders import PEERS, Api, Cli, Crun, Nspawn, Podman, Pooled, check_flags
 from daemon import Daemon
 from machine import Broken, await_answer, await_stamp, children, resident, settle, share_processor
+from rest import Rest
 
 # The number of concurrently started guests.
 CROWD = 20
@@ -51,6 +53,12 @@ class Results:
     created: list = field(default_factory=list)
     # For each destroy through the socket: the time of the request, its events, the time of completion.
     destroyed: list = field(default_factory=list)
+    # The same for creates from the door pool, and its contenders' times until the first instruction and the first answer.
+    pooled: list = field(default_factory=list)
+    pool_first: dict = field(default_factory=dict)
+    pool_answer: dict = field(default_factory=dict)
+    # Guests at rest.
+    rest: Rest | None = None
     # The daemon's resident memory in KiB: empty, after all rounds, with many guests.
     memory: dict = field(default_factory=dict)
     # Memory of the programs beside each guest in KiB, by name.
@@ -101,6 +109,36 @@ class Bench:
     def show(text):
         if sys.stderr.isatty():
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def run_pool(self, contenders):
+        """Measures creates from the door pool beside others, with a daemon that has one."""
+        self.daemon.stop()
+        self.daemon.start(pool=Pooled.size)
+        for turn in range(-self.rounds.warm_up, self.rounds.measured):
+            self.show(f"door pool, round {turn + 1} of {self.rounds.measured}" if turn >= 0 else "warming up")
+            order = list(contenders)
+            random.Random(turn).shuffle(order)
+            for contender in order:
+                self.one_beside_pool(contender, keep=turn >= 0)
+        self.show("")
+
+    def one_beside_pool(self, contender, keep):
+        boot = contender.prepare(self.next())
+        settle()
+        boot.begun = time.time_ns()
+        contender.launch(boot)
+        started = await_stamp(boot)
+        answered = await_answer(boot) if boot.address else None
+        contender.finish(boot)
+        created = boot.operation
+        contender.destroy(boot)
+        if not keep:
+            return
+        self.keep(self.results.pool_first, contender, boot.begun, started)
+        if answered:
+            self.keep(self.results.pool_answer, contender, boot.begun, answered)
+        if isinstance(contender, Pooled):
+            self.results.pooled.append((boot.begun, self.daemon.events(created), started))
 
     def one(self, contender, keep):
         """Creates and destroys one guest."""
@@ -242,6 +280,10 @@ def main():
     bench = Bench(QUICK if given.quick else FULL, daemon, contenders)
     compare_flags(bench, ours[1])
     results = bench.run()
+    bench.show("guests at rest")
+    results.rest = rest.measure(daemon, given.closure, given.quick)
+    beside_pool = (Nspawn, Crun, Podman)
+    bench.run_pool([Pooled(daemon, given.closure)] + [c for c in contenders if type(c) in beside_pool])
     daemon.stop()
     if why := routes.missing(given.bin):
         print(f"INNKEEPER-NOT-RUN: bench: routes: {why}", file=sys.stderr)

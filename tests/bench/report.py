@@ -9,6 +9,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
+from contenders import Pooled
 from routes import COUNTS, against_plain, growth, version
 
 # Programs whose versions matter.
@@ -35,6 +36,8 @@ def table(results, contenders, missing, rounds, load):
         destroys(results, contenders),
         memory(results),
         steps(results),
+        pool(results, contenders),
+        rest(results.rest),
         deliveries(results),
         floods(results),
     ]
@@ -161,6 +164,58 @@ def steps(results):
             rows.append(["from the request until the caller knows", spread(results.returned["b"])])
         tables.append(markdown([f"where a {verb} (b) spends its time", ""], rows))
     return "\n\n".join(tables)
+
+
+def pool(results, contenders):
+    """Returns the tables of creates from the door pool."""
+    titles = {"p": Pooled.title, **{contender.letter: contender.title for contender in contenders}}
+    rows = [
+        [
+            letter,
+            titles[letter],
+            spread(times),
+            *(ratio(results.pool_first, letter, base) for base in "cgh"),
+            spread(results.pool_answer.get(letter)),
+        ]
+        for letter, times in results.pool_first.items()
+    ]
+    head = ["", "create beside a daemon with a door pool", "first instruction of PID 1", "to c", "to g", "to h", "answers TCP"]
+    spans = {}
+    for begun, events, ended in results.pooled:
+        for name, milliseconds in timeline(begun, events, ended, "from the last step's end to the first instruction"):
+            spans.setdefault(name, []).append(milliseconds)
+    steps_of_pool = [[name, spread(values)] for name, values in spans.items()]
+    return "\n\n".join(
+        [
+            markdown(head, sorted(rows, key=lambda row: row[0] != "p")),
+            markdown(["where a create (p) spends its time", ""], steps_of_pool),
+        ]
+    )
+
+
+def rest(found):
+    """Returns the tables of guests at rest."""
+    awake = found.wakes[("awake", "–")]
+    rows = [
+        [level, by, *(f"{percentile(sorted(times), share):.1f}" for share in (0.5, 0.95, 0.99)), against(times, awake)]
+        for (level, by), times in found.wakes.items()
+    ]
+    head = ["the guest is", "woken by", "first byte, p50", "p95", "p99", "p95 later than awake"]
+    count, milliseconds = found.reboot
+    sleeping, memory, times = found.asleep
+    gibibyte = 2**30
+    many = [
+        [f"{count} guests, after a reboot: the last one answers", f"{milliseconds / 1000:.1f} s"],
+        [f"innkeeperd with {sleeping} sleeping guests", f"{memory / 1024:.1f} MiB resident"],
+        [f"one of {sleeping} sleeping guests answers after `agent wake`", f"{spread(times)} ms"],
+        *([f"guests per GiB, {level}", f"{gibibyte / size:.0f}"] for level, size in found.memory.items() if size),
+    ]
+    return markdown(head, rows) + "\n\n" + markdown(["guests at rest, static init", ""], many)
+
+
+def against(times, awake):
+    """Returns how much later the 95th percentile is than that of an awake guest."""
+    return f"{percentile(sorted(times), 0.95) - percentile(sorted(awake), 0.95):.1f}"
 
 
 # Delivery servers, by the name that the benchmark prints.
