@@ -12,6 +12,7 @@
   metrics = ./metrics.nix;
   pages = ./pages.nix;
   postgresql = ./postgresql.nix;
+  prefetch = ./prefetch.nix;
   previews = ./previews.nix;
   secrets = ./secrets.nix;
   tailscale = ./tailscale.nix;

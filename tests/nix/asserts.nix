@@ -242,6 +242,7 @@ in
       };
     };
     backup-has-no-daemon.services.innkeeper.backup.enable = true;
+    prefetch-has-no-daemon.services.innkeeper.prefetch.enable = true;
     webhook-has-no-daemon.services.innkeeper.webhook = {
       enable = true;
       secretFile = "/var/secrets/webhook-secret";

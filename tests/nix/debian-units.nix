@@ -70,6 +70,10 @@ let
         restic = null;
         borg = null;
       };
+      prefetch = {
+        enable = true;
+        schedule = "hourly";
+      };
       builds.allowedNetworks = [ ];
       caddy = {
         enable = true;
@@ -87,6 +91,7 @@ let
   caddy = load ../../modules/caddy.nix;
   builds = load ../../modules/builds.nix;
   backup = load ../../modules/backup.nix;
+  prefetch = load ../../modules/prefetch.nix;
 
   service = unit: {
     Unit = {
@@ -145,6 +150,12 @@ in
       Unit.Description = backup.systemd.timers.innkeeper-backup.description;
       Timer = backup.systemd.timers.innkeeper-backup.timerConfig;
       Install.WantedBy = backup.systemd.timers.innkeeper-backup.wantedBy;
+    };
+    "innkeeper-prefetch.service" = service prefetch.systemd.services.innkeeper-prefetch;
+    "innkeeper-prefetch.timer" = {
+      Unit.Description = prefetch.systemd.timers.innkeeper-prefetch.description;
+      Timer = prefetch.systemd.timers.innkeeper-prefetch.timerConfig;
+      Install.WantedBy = prefetch.systemd.timers.innkeeper-prefetch.wantedBy;
     };
     "innkeeper-webhook.socket" = {
       Unit.Description = webhook.systemd.sockets.innkeeper-webhook.description;

@@ -62,6 +62,7 @@ pub(crate) fn own_system_failure(view: &GuestView) -> Option<String> {
 /// Describes a step of an operation.
 fn step_label(step: &str) -> String {
     let label = match step {
+        "prefetch-closure" => "building a closure in advance",
         "resolve-closure" => "finding the closure",
         "ensure-closure" => "registering the closure",
         "ensure-rootfs" => "creating the file tree",

@@ -10,8 +10,8 @@ use innkeeper_model::{Code, Failure};
 use crate::client::Client;
 use crate::commands::{
     Apply, Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec,
-    Fork, Gc, List, Logs, Man, Pause, Pool, Restore, RestoreBackup, Set, Show, Sleep, Slots,
-    Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, Top, Undelete, Wake,
+    Fork, Gc, List, Logs, Man, Pause, Pool, Prefetch, Restore, RestoreBackup, Set, Show, Sleep,
+    Slots, Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, Top, Undelete, Wake,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -117,6 +117,7 @@ enum InnkeeperCommand {
     Apply(Apply),
     SwitchPreview(SwitchPreview),
     Deliveries(Deliveries),
+    Prefetch(Prefetch),
     Backup(Backup),
     #[command(name = "restore")]
     RestoreBackup(RestoreBackup),
@@ -261,6 +262,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Apply(command) => command.run(cx).await,
             InnkeeperCommand::SwitchPreview(command) => command.run(cx).await,
             InnkeeperCommand::Deliveries(command) => command.run(cx).await,
+            InnkeeperCommand::Prefetch(command) => command.run(cx).await,
             InnkeeperCommand::Backup(command) => command.run(cx).await,
             InnkeeperCommand::RestoreBackup(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use innkeeper_facilities::{Closures, FileOwners, GuestUserIds};
+use innkeeper_facilities::{Closures, FileOwners, GuestUserIds, ProgressSink};
 use innkeeper_model::api::Accepted;
-use innkeeper_model::{DesiredState, EventKind, Explain, Failure, Guest, GuestName, Verb};
+use innkeeper_model::{
+    DesiredState, EventKind, Explain, Failure, Guest, GuestName, OperationId, StorePath, Verb,
+};
 use innkeeper_store::{MovedGuest, Restore};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, warn};
@@ -18,12 +20,14 @@ use crate::EngineError;
 use crate::engine::Engine;
 use crate::inner::Inner;
 use crate::journal::Subject;
+use crate::probe::Edge;
 
 /// The log of an operation that belongs to no guest.
 #[derive(Clone)]
 pub struct OperationLog {
     inner: Arc<Inner>,
     subject: Subject,
+    verb: Verb,
 }
 
 impl OperationLog {
@@ -32,6 +36,31 @@ impl OperationLog {
         let text = text.into();
         let note = EventKind::Note { text };
         self.inner.journal.record(&self.subject, note);
+    }
+
+    /// Runs a step of the operation, and records it.
+    ///
+    /// # Errors
+    /// That of the step.
+    pub async fn step<E: Explain>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
+        let (verb, subject) = (self.verb, &self.subject);
+        self.inner.run_step(verb, subject, name, work).await
+    }
+
+    /// Records a closure that was built.
+    pub fn built(&self, what: String, closure: StorePath) {
+        let built = EventKind::Built { what, closure };
+        self.inner.journal.record(&self.subject, built);
+    }
+
+    /// Returns a sink that adds a build's progress to the operation's events.
+    #[must_use]
+    pub fn progress_sink(&self) -> ProgressSink {
+        self.inner.journal.progress_sink(&self.subject)
     }
 }
 
@@ -85,25 +114,49 @@ impl Engine {
             };
             let journal = &engine.inner.journal;
             journal.record(&subject, EventKind::Accepted { verb });
-            let inner = Arc::clone(&engine.inner);
-            let log = OperationLog {
-                inner: Arc::clone(&inner),
-                subject: subject.clone(),
-            };
-            let work = work(log);
-            engine.spawn(async move {
-                let (failure, kind) = match work.await {
-                    Ok(()) => (None, EventKind::Finished),
-                    Err(failure) => (Some(failure.clone()), EventKind::Failed { failure }),
-                };
-                inner.finish(&subject, failure.as_ref(), kind).await;
-            });
+            engine.spawn_operation(operation.id, verb, work);
             Ok(Accepted {
                 operation: operation.id,
                 guest: None,
             })
         })
         .await
+    }
+
+    /// Runs the work of a recorded operation in a task, and records its end. The end of the daemon cancels a prefetch, which the
+    /// next daemon continues.
+    pub(crate) fn spawn_operation<F>(
+        &self,
+        operation: OperationId,
+        verb: Verb,
+        work: impl FnOnce(OperationLog) -> F,
+    ) where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let subject = Subject {
+            operation: Some(operation),
+            guest: None,
+        };
+        let inner = Arc::clone(&self.inner);
+        let work = work(OperationLog {
+            inner: Arc::clone(&inner),
+            subject: subject.clone(),
+            verb,
+        });
+        self.spawn(async move {
+            let ended = tokio::select! {
+                biased;
+                () = inner.stopping.cancelled(), if verb == Verb::Prefetch => return,
+                ended = work => ended,
+            };
+            let (failure, kind) = match ended {
+                Ok(()) => (None, EventKind::Finished),
+                Err(failure) => (Some(failure.clone()), EventKind::Failed { failure }),
+            };
+            inner.probe(verb, "finish", Edge::Before);
+            inner.finish(&subject, failure.as_ref(), kind).await;
+            inner.probe(verb, "finish", Edge::After);
+        });
     }
 
     /// Copies a guest's files to `to`, which must not exist. Suspends a running guest meanwhile, unless the driver takes a

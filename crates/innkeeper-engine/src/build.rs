@@ -1,6 +1,6 @@
 //! Builds of closures.
 
-use innkeeper_facilities::{Built, ProgressSink};
+use innkeeper_facilities::{Built, Effort, ProgressSink};
 use innkeeper_model::{EventKind, Failure, Installable, StorePath, Trust};
 
 use crate::EngineError;
@@ -33,10 +33,13 @@ impl Inner {
         installable: &Installable,
         trust: Trust,
         force: bool,
+        effort: Effort,
     ) -> Result<StorePath, EngineError> {
         let closures = &self.host.closures;
         if trust == Trust::Member {
-            let built = closures.build(installable, trust, None, progress).await?;
+            let built = closures
+                .build(installable, trust, None, effort, progress)
+                .await?;
             return Ok(built.closure);
         }
         let cached = self.store.cached_closure(installable).await?;
@@ -50,7 +53,7 @@ impl Inner {
             return Ok(built.closure.clone());
         }
         let built = closures
-            .build(installable, trust, cached.as_ref(), progress)
+            .build(installable, trust, cached.as_ref(), effort, progress)
             .await?;
         self.store
             .cache_closure(installable, &built.closure, &built.fingerprint)

@@ -1,7 +1,7 @@
 //! Drives one guest to its desired state: observe, plan, execute, record.
 
 use futures_util::future::join_all;
-use innkeeper_facilities::Prepared;
+use innkeeper_facilities::{Effort, Prepared};
 use innkeeper_model::{
     ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Operation, OwnSystemState,
     StorePath, Trust, Verb,
@@ -388,7 +388,7 @@ impl<'a> Drive<'a> {
         let progress = self.inner.journal.progress_sink(&self.subject);
         let build = self
             .inner
-            .build_closure(progress, installable, trust, force);
+            .build_closure(progress, installable, trust, force, Effort::Normal);
         self.unless_superseded(guest, build).await
     }
 

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::EngineError;
 use crate::activity::{ActivityConfig, Tracker};
 use crate::backoff::Failures;
 use crate::demands::Demands;
@@ -159,13 +158,13 @@ impl Inner {
     }
 
     /// Runs a step between its two probe points and records its result.
-    pub(crate) async fn run_step(
+    pub(crate) async fn run_step<E: Explain>(
         &self,
         verb: Verb,
         subject: &Subject,
         step: &'static str,
-        work: impl Future<Output = Result<(), EngineError>>,
-    ) -> Result<(), EngineError> {
+        work: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
         let name = || step.to_owned();
         let journal = &self.journal;
         journal.record(subject, EventKind::StepStarted { step: name() });

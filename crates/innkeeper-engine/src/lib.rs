@@ -46,6 +46,7 @@ mod oom;
 mod own_system;
 mod plan;
 mod policy;
+mod prefetch;
 mod probe;
 mod requests;
 mod rest;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use innkeeper_facilities::{GuestUserIds, ProgressSink};
+use innkeeper_facilities::{Effort, GuestUserIds, ProgressSink};
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, SetRequest};
 use innkeeper_model::reserved::reservation;
 use innkeeper_model::{
@@ -201,7 +201,7 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         let work = async move |progress| {
             let closure = inner
-                .build_closure(progress, &installable, trust, true)
+                .build_closure(progress, &installable, trust, true, Effort::Normal)
                 .await;
             let closure = closure.map_err(|error| Failure::from(&error))?;
             Ok((installable.to_string(), closure))

@@ -28,6 +28,8 @@ impl Engine {
             match operation.guest.clone() {
                 Some(guest) => drop(unfinished.insert(guest, operation)),
                 None if self.resume_purge(&operation).await? => {}
+                // The daemon continues it.
+                None if operation.verb == Verb::Prefetch => {}
                 None => self.fail_interrupted(&operation).await?,
             }
         }

@@ -152,7 +152,7 @@ impl Inner {
     ) -> bool {
         let subject = subject(retained, operation);
         let verb = Verb::Purge;
-        let removal = async { Ok(self.host.rootfs.remove_retained(retained.id).await?) };
+        let removal = self.host.rootfs.remove_retained(retained.id);
         let removed = self
             .run_step(verb, &subject, "remove-retained", removal)
             .await;

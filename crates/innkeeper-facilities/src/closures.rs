@@ -21,12 +21,22 @@ pub struct Built {
     pub fingerprint: String,
 }
 
+/// The priority of a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Effort {
+    /// Somebody waits for it.
+    #[default]
+    Normal,
+    /// Nobody waits for it: one builder at a time with one processor, and Nix itself at the lowest priority.
+    Background,
+}
+
 /// Closures, and the GC roots that keep them.
 #[async_trait]
 pub trait Closures: Resource {
     /// Builds a flake output, unless its inputs have `known.fingerprint` and `known.closure` still exists. The result
     /// is kept from Nix's garbage collection until the same output is built again. Coalesces concurrent builds of the
-    /// same output.
+    /// same output and effort: a normal build does not wait for one in the background.
     ///
     /// For a [`Trust::Member`], Nix fetches and evaluates as an unprivileged user, and local references are refused.
     ///
@@ -37,8 +47,15 @@ pub trait Closures: Resource {
         installable: &Installable,
         trust: Trust,
         known: Option<&Built>,
+        effort: Effort,
         progress: ProgressSink,
     ) -> Result<Built, FacilityError>;
+
+    /// Checks that the disk of the store has space for a build in the background.
+    ///
+    /// # Errors
+    /// When it has not, or cannot be queried.
+    async fn require_space(&self) -> Result<(), FacilityError>;
 
     /// Checks that a store path exists and that a guest can boot from it.
     ///

@@ -9,7 +9,7 @@ use innkeeper_model::preview::sources::SourceTree;
 use innkeeper_model::preview::{ConfigProblem, Meta};
 use serde::{Deserialize, Serialize};
 
-use crate::closures::ProgressSink;
+use crate::closures::{Effort, ProgressSink};
 use crate::error::FacilityError;
 
 /// A hash over all inputs of a preview's closure: 64 hexadecimal digits. Equal keys give equal closures.
@@ -100,7 +100,7 @@ pub trait Evaluator: Send + Sync {
 
     /// Evaluates a configuration as untrusted code and builds it, unless `known` has the same key and still
     /// exists. The closure is kept from Nix's garbage collection until [`Self::forget`]. Coalesces concurrent
-    /// evaluations of the same key. Dropping all of their futures cancels the evaluation and ends its processes.
+    /// evaluations of the same key and effort. Dropping all of their futures cancels the evaluation and ends its processes.
     ///
     /// # Errors
     /// When it is wrong, exceeds its limits or does not build, or the host lacks something. An
@@ -109,6 +109,7 @@ pub trait Evaluator: Send + Sync {
         &self,
         sources: &SourceTree,
         known: Option<&Evaluated>,
+        effort: Effort,
         progress: ProgressSink,
     ) -> Result<Evaluated, FacilityError>;
 

@@ -51,7 +51,7 @@ mod secrets;
 mod traffic;
 mod units;
 
-pub use closures::{Built, Closures, ProgressSink};
+pub use closures::{Built, Closures, Effort, ProgressSink};
 pub use databases::{DatabaseAccess, DatabaseSpec, Databases};
 pub use error::FacilityError;
 pub use evaluator::{Evaluated, EvaluationKey, Evaluator, Inspected, InvalidKey};

@@ -55,6 +55,8 @@ pub(crate) struct Repository {
     pub(crate) full_name: RepoName,
     #[serde(default)]
     pub(crate) archived: Option<bool>,
+    #[serde(default)]
+    pub(crate) default_branch: Option<String>,
 }
 
 impl Repository {

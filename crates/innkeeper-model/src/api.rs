@@ -33,6 +33,7 @@
 //! | `POST /v1/backups` | [`BackupRequest`], from root | 202, [`Accepted`] |
 //! | `POST /v1/backups/restore` | [`RestoreRequest`], from root | 202, [`Accepted`] |
 //! | `POST /v1/builds` | [`BuildRequest`] | 202, [`Accepted`] |
+//! | `POST /v1/prefetches` | from root | 202, [`Accepted`]; that of the prefetch in progress, if there is one |
 //! | `GET /v1/previews` | | list of [`PreviewView`] |
 //! | `POST /v1/previews` | [`CreatePreview`] | 202, [`PreviewAccepted`] |
 //! | `GET /v1/previews/{slug}` | | [`PreviewView`] |

@@ -58,6 +58,8 @@ pub enum Verb {
     Backup,
     /// Restores guests from a backup set; concerns no guest.
     RestoreBackup,
+    /// Build closures before somebody requests them.
+    Prefetch,
 }
 
 impl Verb {
@@ -83,6 +85,7 @@ impl Verb {
             Self::Purge => "purge",
             Self::Backup => "backup",
             Self::RestoreBackup => "restore_backup",
+            Self::Prefetch => "prefetch",
         }
     }
 }

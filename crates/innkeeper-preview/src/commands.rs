@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use innkeeper_facilities::Effort;
 use innkeeper_github::client::Github;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{ApprovePreview, BuildPreview, CreatePreview, PreviewAccepted};
@@ -349,7 +350,9 @@ impl Previews {
         let engine = components.engine.clone();
         let work = async move |progress| {
             let evaluation = &components.evaluation;
-            let built = evaluation.evaluate(&repo, &sha, None, progress).await;
+            let effort = Effort::Normal;
+            let built = evaluation.evaluate(&repo, &sha, None, effort, progress);
+            let built = built.await;
             let (_, built) = built.map_err(|error| Failure::from(&error))?;
             let sha = sha.short();
             Ok((format!("{branch} of {repo} at {sha}"), built.closure))
@@ -385,7 +388,7 @@ impl Components {
         Ok(accepted(slug.clone()))
     }
 
-    fn github(&self) -> Result<&Github, PreviewError> {
+    pub(crate) fn github(&self) -> Result<&Github, PreviewError> {
         self.github.as_ref().ok_or(PreviewError::NoCredentials)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use innkeeper_facilities::{Evaluated, EvaluationKey, Evaluator, Inspected, ProgressSink};
+use innkeeper_facilities::{Effort, Evaluated, EvaluationKey, Evaluator, Inspected, ProgressSink};
 use innkeeper_model::preview::sources::{SourcePath, SourceTree};
 use innkeeper_model::preview::{CommitSha, ConfigProblem, Meta, PackageChanges, RepoName};
 use innkeeper_model::{Code, Failure, StorePath, chain};
@@ -97,6 +97,7 @@ impl Evaluation {
         repo: &RepoName,
         sha: &CommitSha,
         config: Option<&SourcePath>,
+        effort: Effort,
         progress: ProgressSink,
     ) -> Result<(EvaluationKey, Evaluated), PreviewError> {
         let main = self.path(repo, config);
@@ -112,7 +113,7 @@ impl Evaluation {
         });
         let evaluated = self
             .evaluator
-            .evaluate(&sources, cached.as_ref(), progress)
+            .evaluate(&sources, cached.as_ref(), effort, progress)
             .await?;
         self.store
             .cache_evaluation(evaluated.key.as_str(), &evaluated.closure, &evaluated.meta)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use innkeeper_facilities::DatabaseAccess;
+use innkeeper_facilities::{DatabaseAccess, Effort};
 use innkeeper_model::preview::{DatabaseMode, Meta, PackageChanges, PreviewState};
 use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, chain};
 use innkeeper_store::{Preview, PreviewFact, Store};
@@ -399,6 +399,7 @@ impl Executor {
             &record.repo,
             sha,
             record.config_path.as_ref(),
+            Effort::Normal,
             progress
         ));
         let mut pause = BUILD_REPORT;

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api_error::ApiError;
 use crate::backup::Backups;
 use crate::intake::Notifier;
+use crate::prefetch::Prefetches;
 
 pub(crate) use listener::{Peer, bind};
 
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) engine: Engine,
     /// The previews. `None` on a host without a domain for them.
     pub(crate) previews: Option<Previews>,
+    /// Builds of closures before somebody requests them.
+    pub(crate) prefetches: Prefetches,
     /// Backups of guests.
     pub(crate) backups: Backups,
     /// Notified when a delivery is replayed.
@@ -65,6 +68,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/backups", post(host::back_up))
         .route("/v1/backups/restore", post(host::restore))
         .route("/v1/builds", post(host::build))
+        .route("/v1/prefetches", post(host::prefetch))
         .route("/v1/operations/{id}", get(host::operation))
         .route("/v1/events", get(events::events))
         .route("/v1/guests", get(guests::list).post(guests::create))

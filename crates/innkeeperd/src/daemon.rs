@@ -24,6 +24,7 @@ use crate::config::{Config, Loaded};
 use crate::error::DaemonError;
 use crate::intake::{self, Notifier};
 use crate::lock::{LockError, StateLock};
+use crate::prefetch::Prefetches;
 use crate::registry::{self, Entry};
 use crate::{previews, systemd, wiring};
 
@@ -101,9 +102,12 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         previews.start(notifier.subscribe());
         engine.set_level_hooks(Box::new(previews.clone()));
     }
+    let prefetches = Prefetches::new(engine.clone(), previews.clone());
+    prefetches.resume().await;
     let context = Context {
         engine: engine.clone(),
         previews: previews.clone(),
+        prefetches,
         backups: Backups::new(engine.clone(), previews.clone(), config.state_dir.clone()),
         notifier,
         config: Arc::new(loaded.report),

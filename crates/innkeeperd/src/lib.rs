@@ -10,6 +10,7 @@ mod daemon;
 mod error;
 mod intake;
 mod lock;
+mod prefetch;
 mod previews;
 mod registry;
 mod socket;

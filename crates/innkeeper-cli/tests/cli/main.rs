@@ -23,6 +23,7 @@ mod logs;
 mod man;
 mod pause;
 mod pool;
+mod prefetch;
 mod preview;
 mod prompts;
 mod reference;

@@ -28,6 +28,7 @@ the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 | `agent snapshot` | `guest` and `label`, with `operation` and `elapsed_ms` |
 | `innkeeper apply` | a list with `name`, `action` (`create`, `set`, `keep`, `destroy`) and `failure` for each agent |
 | `build` | `closure`, `operation` and `elapsed_ms` |
+| `innkeeper prefetch` | `operation` and `elapsed_ms` |
 | `innkeeper backup`, `restore` | `directory`, `operation` and `elapsed_ms` |
 | `agent destroy` | a list with `name`, `operation`, `elapsed_ms` and `failure` for each agent |
 | `preview create`, `update`, `approve`, `db reset` | the preview, with `elapsed_ms` |

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::part::Part;
 use super::world::a_closure;
-use crate::closures::{Built, Closures, ProgressSink};
+use crate::closures::{Built, Closures, Effort, ProgressSink};
 use crate::error::FacilityError;
 use crate::firewall::Firewall;
 use crate::host::{GuestUserIds, HostFacts, HostFeatures};
@@ -23,19 +23,27 @@ use crate::traffic::{FirstPackets, GuestTraffic, Traffic};
 impl Closures for Part {
     async fn build(
         &self,
-        _installable: &Installable,
+        installable: &Installable,
         trust: Trust,
         _known: Option<&Built>,
+        effort: Effort,
         _progress: ProgressSink,
     ) -> Result<Built, FacilityError> {
         self.host.builds.notified().await;
         self.call("closure.build", None)?;
         let mut world = self.host.world();
         world.builds.push(trust);
+        if effort == Effort::Background {
+            world.background_builds.push(installable.to_string());
+        }
         Ok(Built {
             closure: world.next_build.clone().unwrap_or_else(a_closure),
             fingerprint: "f".to_owned(),
         })
+    }
+
+    async fn require_space(&self) -> Result<(), FacilityError> {
+        self.query("closure.require_space")
     }
 
     async fn verify(&self, _closure: &StorePath) -> Result<(), FacilityError> {

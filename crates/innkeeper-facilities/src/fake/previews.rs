@@ -11,7 +11,7 @@ use innkeeper_model::{Guest, GuestName, Secret, StorePath};
 use jiff::Timestamp;
 
 use super::part::{FakeHost, Part};
-use crate::closures::ProgressSink;
+use crate::closures::{Effort, ProgressSink};
 use crate::databases::{DatabaseAccess, DatabaseSpec, Databases};
 use crate::error::FacilityError;
 use crate::evaluator::{Evaluated, EvaluationKey, Evaluator, Inspected};
@@ -67,6 +67,7 @@ impl Evaluator for Part {
         &self,
         sources: &SourceTree,
         known: Option<&Evaluated>,
+        _effort: Effort,
         _progress: ProgressSink,
     ) -> Result<Evaluated, FacilityError> {
         let key = key_of(sources);
@@ -259,7 +260,7 @@ mod tests {
         let evaluator = host.evaluator();
         let progress: ProgressSink = Arc::new(|_| {});
         let sources = SourceTree::single("{ }");
-        let evaluate = || evaluator.evaluate(&sources, None, Arc::clone(&progress));
+        let evaluate = || evaluator.evaluate(&sources, None, Effort::Normal, Arc::clone(&progress));
 
         host.hold_evaluations(true);
         let short = std::time::Duration::from_millis(10);

@@ -130,6 +130,8 @@ pub struct World {
     pub failures: BTreeMap<&'static str, Failing>,
     /// The trust in the requester of each build.
     pub builds: Vec<Trust>,
+    /// The flake outputs that were built in the background.
+    pub background_builds: Vec<String>,
     /// Every call in order, such as `rootfs.ensure web`.
     pub calls: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! Repositories, permissions of users, and the client's own login.
 
-use innkeeper_model::preview::RepoName;
+use innkeeper_model::preview::{BranchName, RepoName};
 use serde::Deserialize;
 
 use super::call::{ApiCall, repo_path, segment};
@@ -41,6 +41,8 @@ pub struct RepoView {
     pub archived: bool,
     /// True if it is private. `None` if GitHub does not report it.
     pub private: Option<bool>,
+    /// The branch that pull requests have as their base by default. `None` if GitHub does not report it.
+    pub default_branch: Option<BranchName>,
 }
 
 #[derive(Deserialize)]
@@ -158,6 +160,10 @@ impl Github {
             id: found.id(),
             archived: found.archived.unwrap_or(false),
             private: found.is_private(),
+            default_branch: found
+                .default_branch
+                .as_ref()
+                .and_then(|name| BranchName::parse(name).ok()),
             name: found.full_name,
         })
     }

@@ -498,5 +498,6 @@ pub(super) fn repo_json(repo: &RepoName, id: u64) -> Value {
         "owner": { "login": repo.owner() },
         "fork": false,
         "private": false,
+        "default_branch": "main",
     })
 }

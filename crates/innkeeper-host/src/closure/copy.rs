@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use innkeeper_facilities::Effort;
 use innkeeper_model::StorePath;
 
 use super::nix::NixError;
@@ -47,7 +48,7 @@ async fn copy(
         .into();
     arguments.push(cache.clone());
     arguments.extend(paths.iter().map(Into::into));
-    let copied = config.run(&arguments, |_| ()).await;
+    let copied = config.run(Effort::Normal, &arguments, |_| ()).await;
     copied.map(drop).map_err(|error| {
         let cache = PathBuf::from(cache);
         match error {

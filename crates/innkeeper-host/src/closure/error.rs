@@ -102,6 +102,18 @@ pub enum ClosureError {
         #[source]
         source: io::Error,
     },
+    /// The disk of the store has too little space for a build that nobody waits for.
+    #[error(
+        "the disk of the Nix store has {} MiB left, and a build in advance must leave {} MiB",
+        free >> 20,
+        needed >> 20
+    )]
+    StoreFull {
+        /// The free bytes.
+        free: u64,
+        /// The bytes that must be free.
+        needed: u64,
+    },
     /// Nix's database does not list the path.
     #[error("{0} is not a valid store path: it is not registered in Nix's database")]
     Unregistered(StorePath),
@@ -162,6 +174,7 @@ impl Explain for ClosureError {
             Self::NotFound(_) => Code::ClosureNotFound,
             Self::Invalid { .. } | Self::Emptied(_) | Self::NoOutput(_) => Code::InvalidClosure,
             Self::Unregistered(_) => Code::InvalidClosure,
+            Self::StoreFull { .. } => Code::DiskFull,
             Self::LocalFlake(_) | Self::LocalInput { .. } => Code::FlakeRefused,
             Self::User { .. } => Code::InvalidConfig,
             Self::NoNixDaemon { .. } => Code::NixMissing,
@@ -216,6 +229,7 @@ impl Explain for ClosureError {
             Self::NoNixDaemon { .. } => {
                 "Start it (`systemctl start nix-daemon.socket`), or have root build the flake.".to_owned()
             }
+            Self::StoreFull { .. } => "Run `nix-collect-garbage`, or free space otherwise.".to_owned(),
             Self::Unregistered(closure) => format!(
                 "Build it with Nix, or copy it here with `nix copy --from <store> {closure}`. A path that is still being built becomes valid when its build ends."
             ),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use innkeeper_facilities::{Built, Closures, FacilityError, Found, ProgressSink, Resource};
+use innkeeper_facilities::{Built, Closures, Effort, FacilityError, Found, ProgressSink, Resource};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{
     BuildProgress, Explain, Guest, GuestName, Installable, STORE_DIR, StorePath, Trust, chain,
@@ -61,7 +61,7 @@ use singleflight::SingleFlight;
 pub struct NixClosures {
     config: Arc<NixConfig>,
     identity: Identity,
-    in_flight: SingleFlight<(Trust, Installable), Built, ClosureError>,
+    in_flight: SingleFlight<(Trust, Effort, Installable), Built, ClosureError>,
 }
 
 impl NixClosures {
@@ -139,6 +139,7 @@ impl Closures for NixClosures {
         installable: &Installable,
         trust: Trust,
         known: Option<&Built>,
+        effort: Effort,
         progress: ProgressSink,
     ) -> Result<Built, FacilityError> {
         let start = |sender: watch::Sender<BuildProgress>| {
@@ -146,14 +147,19 @@ impl Closures for NixClosures {
                 config: Arc::clone(&self.config),
                 installable: installable.clone(),
                 trust,
+                effort,
                 progress: sender,
             };
             let known = known.cloned();
             async move { build.run(known).await.map_err(Arc::new) }.boxed()
         };
-        let key = (trust, installable.clone());
+        let key = (trust, effort, installable.clone());
         let outcome = self.in_flight.join(&key, &progress, start).await;
         Ok(outcome.map_err(ClosureError::Shared)?)
+    }
+
+    async fn require_space(&self) -> Result<(), FacilityError> {
+        self.blocking(|_| store::require_space()).await
     }
 
     async fn verify(&self, closure: &StorePath) -> Result<(), FacilityError> {
@@ -250,6 +256,7 @@ struct Build {
     config: Arc<NixConfig>,
     installable: Installable,
     trust: Trust,
+    effort: Effort,
     progress: watch::Sender<BuildProgress>,
 }
 
@@ -415,7 +422,7 @@ impl Build {
         };
         match member {
             Some(member) => member.run(&self.config, arguments, report).await,
-            None => self.config.run(arguments, report).await,
+            None => self.config.run(self.effort, arguments, report).await,
         }
     }
 

@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use innkeeper_facilities::Effort;
 use innkeeper_model::{BuildProgress, StorePath};
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -87,7 +88,7 @@ const LINES_PER_YIELD: u32 = 64;
 const SUPERVISOR: &str = include_str!("supervise.sh");
 
 /// Index of the program among the supervisor's arguments.
-const PROGRAM_ARGUMENT: usize = 6;
+const PROGRAM_ARGUMENT: usize = 7;
 
 /// Grace period for Nix to end its builders before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -110,12 +111,24 @@ impl NixConfig {
     /// Runs `nix <arguments>` and returns its output. Dropping the future ends Nix and its builders.
     pub(super) async fn run<A: AsRef<OsStr>>(
         &self,
+        effort: Effort,
         arguments: &[A],
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<u8>, NixError> {
-        let mut command = supervised(&self.program);
+        let mut command = supervised_in(&Cgroups::default(), effort, &self.program);
         command.args(arguments);
-        self.run_supervised(command, report).await
+        self.at(effort).run_supervised(command, report).await
+    }
+
+    /// Returns the settings for an effort. Builders of a Nix daemon have its priority, so their number is limited, too.
+    pub(crate) fn at(&self, effort: Effort) -> Self {
+        let mut config = self.clone();
+        if effort == Effort::Background {
+            for name in ["max-jobs", "cores"] {
+                config.options.insert(name.to_owned(), "1".to_owned());
+            }
+        }
+        config
     }
 
     /// Runs one of Nix's programs, given as a [`supervised`] command, with the configured settings. Returns its output.
@@ -164,11 +177,15 @@ pub(crate) struct Cgroups {
 /// or when the daemon dies. With cgroup v2, the program has its own cgroup, which no process can leave; elsewhere only the
 /// program itself is killed. For [`follow`] only.
 pub(crate) fn supervised(program: impl AsRef<OsStr>) -> Command {
-    supervised_in(&Cgroups::default(), program)
+    supervised_in(&Cgroups::default(), Effort::Normal, program)
 }
 
-/// Returns a [`supervised`] command in cgroups with limits. The program does not run if it cannot join them.
-pub(crate) fn supervised_in(cgroups: &Cgroups, program: impl AsRef<OsStr>) -> Command {
+/// Returns a [`supervised`] command with a priority, in cgroups with limits. The program does not run if it cannot join them.
+pub(crate) fn supervised_in(
+    cgroups: &Cgroups,
+    effort: Effort,
+    program: impl AsRef<OsStr>,
+) -> Command {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let limits: Vec<_> = cgroups.limits.iter().map(|path| path.as_os_str()).collect();
@@ -184,6 +201,10 @@ pub(crate) fn supervised_in(cgroups: &Cgroups, program: impl AsRef<OsStr>) -> Co
         .arg(cgroup)
         .arg(GRACE.as_secs().to_string())
         .arg(limits.join(OsStr::new("\n")))
+        .arg(match effort {
+            Effort::Normal => "0",
+            Effort::Background => "19",
+        })
         .arg(program);
     command
 }

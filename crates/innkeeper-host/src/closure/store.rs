@@ -37,6 +37,28 @@ pub(crate) fn verify(closure: &StorePath) -> Result<(), ClosureError> {
     }
 }
 
+/// The space that a build in the background must leave, in bytes.
+const MIN_FREE: u64 = 4 << 30;
+
+/// Checks that the disk of the store has space for a build that nobody waits for.
+///
+/// # Errors
+/// [`ClosureError::StoreFull`], or the disk cannot be inspected.
+pub(crate) fn require_space() -> Result<(), ClosureError> {
+    let store = Path::new(STORE_DIR);
+    let existing = store.ancestors().find(|path| path.exists());
+    let existing = existing.unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statvfs(existing).on("inspect", existing)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < MIN_FREE {
+        return Err(ClosureError::StoreFull {
+            free,
+            needed: MIN_FREE,
+        });
+    }
+    Ok(())
+}
+
 /// Flushes the store to disk, so that no record outlives its closure. Versions of Nix without
 /// [`DURABLE`](super::nix::DURABLE) leave that to the kernel.
 pub(crate) async fn sync() -> Result<(), FileError> {

@@ -1,14 +1,15 @@
 # Runs a program of Nix and ends all its descendants.
 #
-#   supervise CGROUP GRACE LIMITS PROGRAM [ARGUMENT]...
+#   supervise CGROUP GRACE LIMITS NICENESS PROGRAM [ARGUMENT]...
 #
 # Standard input is a pipe that the daemon holds open and never writes to. The pipe closes when the daemon cancels the
 # build or dies. Then the program gets SIGTERM, and after GRACE seconds all its processes are killed. The program runs in
 # CGROUP, which is created for it. With an empty CGROUP, or if it cannot be created, only the program itself is killed.
-# LIMITS are cgroups that the program must join, one per line.
+# LIMITS are cgroups that the program must join, one per line. NICENESS is that of nice(1).
 set -u
-cgroup=$1 grace=$2 limits=$3
-shift 3
+cgroup=$1 grace=$2 limits=$3 niceness=$4
+shift 4
+[ "$niceness" = 0 ] || set -- nice -n "$niceness" "$@"
 exec 3<&0 < /dev/null
 [ -z "$cgroup" ] || mkdir "$cgroup" 2> /dev/null || cgroup=
 

@@ -53,7 +53,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use innkeeper_facilities::{
-    BuildNetwork, Evaluated, EvaluationKey, Evaluator, FacilityError, Inspected, ProgressSink,
+    BuildNetwork, Effort, Evaluated, EvaluationKey, Evaluator, FacilityError, Inspected,
+    ProgressSink,
 };
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::preview::Meta;
@@ -103,7 +104,7 @@ use sandbox::{MetaOutput, Sandbox};
 /// Evaluates with Nix in a sandbox. Coalesces concurrent evaluations of the same key.
 pub struct NixEvaluator {
     shared: Arc<Shared>,
-    in_flight: SingleFlight<EvaluationKey, Evaluated, EvaluateError>,
+    in_flight: SingleFlight<(EvaluationKey, Effort), Evaluated, EvaluateError>,
 }
 
 struct Shared {
@@ -147,6 +148,7 @@ impl Evaluator for NixEvaluator {
         &self,
         sources: &SourceTree,
         known: Option<&Evaluated>,
+        effort: Effort,
         progress: ProgressSink,
     ) -> Result<Evaluated, FacilityError> {
         self.shared.require_size(sources)?;
@@ -155,12 +157,14 @@ impl Evaluator for NixEvaluator {
             let job = Job {
                 shared: Arc::clone(&self.shared),
                 key: key.clone(),
+                effort,
                 progress,
             };
             let (sources, known) = (sources.clone(), known.cloned());
             async move { job.run(&sources, known).await.map_err(Arc::new) }.boxed()
         };
-        let outcome = self.in_flight.join(&key, &progress, start).await;
+        let work = (key.clone(), effort);
+        let outcome = self.in_flight.join(&work, &progress, start).await;
         Ok(outcome.map_err(EvaluateError::Shared)?)
     }
 
@@ -196,7 +200,12 @@ impl Evaluator for NixEvaluator {
     async fn kept(&self) -> Result<Vec<EvaluationKey>, FacilityError> {
         let roots = self.shared.config.roots.clone();
         let mut kept = blocking(move || roots::list(&roots).map_err(EvaluateError::File)).await?;
-        kept.retain(|key| !self.in_flight.is_in_flight(key));
+        let is_in_flight = |key: &EvaluationKey| {
+            [Effort::Normal, Effort::Background]
+                .into_iter()
+                .any(|effort| self.in_flight.is_in_flight(&(key.clone(), effort)))
+        };
+        kept.retain(|key| !is_in_flight(key));
         Ok(kept)
     }
 
@@ -271,7 +280,8 @@ impl Shared {
         let number = self.evaluations.fetch_add(1, Ordering::Relaxed);
         let base = self.base().await?;
         let scratch = self.config.scratch.join(number.to_string());
-        let sandbox = Sandbox::evaluate(&self.config, base, scratch, sources, |_| ()).await?;
+        let sandbox =
+            Sandbox::evaluate(&self.config, base, scratch, sources, Effort::Normal, |_| ()).await?;
         let result = Instantiated::from_output(&sandbox, sources)?;
         sandbox
             .repository
@@ -295,6 +305,7 @@ impl Shared {
 struct Job {
     shared: Arc<Shared>,
     key: EvaluationKey,
+    effort: Effort,
     progress: watch::Sender<BuildProgress>,
 }
 
@@ -334,10 +345,10 @@ impl Job {
         let base = shared.base().await?;
         // Numbered, not named by the key: a canceled evaluation of this key may still be removing its folder.
         let scratch = shared.config.scratch.join(number.to_string());
-        let sandbox = Sandbox::evaluate(&shared.config, base, scratch, sources, |progress| {
-            self.report(progress);
-        })
-        .await?;
+        let report = |progress| self.report(progress);
+        let effort = self.effort;
+        let sandbox = Sandbox::evaluate(&shared.config, base, scratch, sources, effort, report);
+        let sandbox = sandbox.await?;
         let result = Instantiated::from_output(&sandbox, sources)?;
         sandbox
             .repository
@@ -391,7 +402,7 @@ impl Job {
         let nix = self.nix();
         let report = |progress| self.report(progress);
         let built = nix
-            .realise(&derivations, limit, limits, cgroups, report)
+            .realise(&derivations, limit, limits, cgroups, self.effort, report)
             .await?;
         if !built.contains(&result.closure) {
             return Err(EvaluateError::Refused(

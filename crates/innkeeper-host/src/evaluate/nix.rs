@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use innkeeper_facilities::Builders;
+use innkeeper_facilities::{Builders, Effort};
 use innkeeper_model::{BuildProgress, StorePath};
 use tokio::process::Command;
 use tokio::sync::Notify;
@@ -113,6 +113,7 @@ impl<'a> Nix<'a> {
         limit: Duration,
         limits: &BuildLimits,
         cgroups: &BuildCgroups,
+        effort: Effort,
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<StorePath>, EvaluateError> {
         let program = sibling(&self.config.program, "nix-store");
@@ -124,7 +125,7 @@ impl<'a> Nix<'a> {
         } else {
             (Cgroups::default(), None)
         };
-        let mut command = self.with_environment(supervised_in(&cgroups, program));
+        let mut command = self.with_environment(supervised_in(&cgroups, effort, program));
         command
             .arg("--realise")
             .args(derivations.iter().map(|path| path.as_str()));
@@ -132,6 +133,7 @@ impl<'a> Nix<'a> {
             options: self.build_options(&host, limit, limits)?,
             ..self.config.clone()
         };
+        let config = config.at(effort);
         let (max_to_build, too_many) = (AtomicU64::new(0), Notify::new());
         let build = config.run_supervised(command, |progress| {
             max_to_build.fetch_max(progress.to_build, Ordering::Relaxed);

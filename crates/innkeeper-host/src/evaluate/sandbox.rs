@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
+use innkeeper_facilities::Effort;
 use innkeeper_model::preview::ConfigProblem;
 use innkeeper_model::preview::sources::SourceTree;
 use innkeeper_model::{BuildProgress, STORE_DIR, StorePath};
@@ -118,10 +119,11 @@ impl Sandbox {
         base: &Base,
         folder: PathBuf,
         sources: &SourceTree,
+        effort: Effort,
         report: impl Fn(BuildProgress),
     ) -> Result<Self, EvaluateError> {
         let folder = ScratchFolder(folder);
-        let (mut child, repository) = start(config, base, sources, &folder.0).await?;
+        let (mut child, repository) = start(config, base, sources, effort, &folder.0).await?;
         let started = Instant::now();
         let raw = tokio::time::timeout(
             config.limits.time,
@@ -167,6 +169,7 @@ pub(super) async fn start(
     config: &EvaluatorConfig,
     base: &Base,
     sources: &SourceTree,
+    effort: Effort,
     folder: &Path,
 ) -> Result<(Child, Repository), EvaluateError> {
     let nix = Nix::new(&config.nix, &config.scratch);
@@ -225,7 +228,14 @@ pub(super) async fn start(
         repository.locked.path.as_str().into(),
     ]);
 
-    let mut command = command("unshare");
+    let mut command = match effort {
+        Effort::Normal => command("unshare"),
+        Effort::Background => {
+            let mut nice = command("nice");
+            nice.args(["-n", "19", "unshare"]);
+            nice
+        }
+    };
     command
         .args([
             "--mount",

@@ -39,7 +39,9 @@ async fn commit_with_a_reserved_prefix_is_refused_with_its_place() {
     // A cached result is refused, too.
     for _ in 0..2 {
         let progress = Arc::new(|_| ());
-        let evaluated = evaluation.evaluate(&repo(), &sha, None, progress).await;
+        let evaluated = evaluation
+            .evaluate(&repo(), &sha, None, Effort::Normal, progress)
+            .await;
         let error = evaluated.expect_err("refused");
         assert_eq!(error.code(), Code::PreviewConfigInvalid);
         assert_eq!(error.to_string(), PROBLEM);

@@ -68,6 +68,15 @@ pub(super) async fn build(
     ))
 }
 
+pub(super) async fn prefetch(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    let actor = peer.actor();
+    let started = context.prefetches.start(&actor, peer.trust());
+    Ok(accepted(started.await?))
+}
+
 pub(super) async fn back_up(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,

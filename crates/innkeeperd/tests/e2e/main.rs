@@ -16,6 +16,7 @@ mod crash;
 mod full_disk;
 mod leaks;
 mod lifecycle;
+mod prefetch;
 mod restart;
 mod service;
 mod snapshots;

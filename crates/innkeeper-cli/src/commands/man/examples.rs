@@ -381,6 +381,13 @@ pub(super) const EXAMPLES: Examples = &[
         ],
     ),
     (
+        "innkeeper prefetch",
+        &[(
+            "innkeeper prefetch",
+            "Build the closures that the next agents and pull requests will need.",
+        )],
+    ),
+    (
         "innkeeper backup",
         &[(
             "innkeeper backup --to /srv/set",

@@ -18,7 +18,13 @@ async fn build_reports_progress_and_links_the_closure() {
     shop.flake(&shop.derivation("guest", &format!("{MAKE_INIT}; sleep 0.5")));
     let built = shop
         .closures
-        .build(&shop.installable("guest"), Trust::Host, None, progress)
+        .build(
+            &shop.installable("guest"),
+            Trust::Host,
+            None,
+            Effort::Background,
+            progress,
+        )
         .await
         .expect("builds");
     assert!(built.closure.as_str().ends_with("-guest"));

@@ -144,7 +144,13 @@ async fn missing_nix_is_reported_with_its_package() {
     let text = format!("{}#guest", dir.path().display());
     let installable = Installable::parse(&text, "x").expect("valid");
     let error = closures
-        .build(&installable, Trust::Host, None, Arc::new(|_| {}))
+        .build(
+            &installable,
+            Trust::Host,
+            None,
+            Effort::Normal,
+            Arc::new(|_| {}),
+        )
         .await
         .expect_err("no nix");
     assert_eq!(error.code(), Code::NixMissing);

@@ -56,9 +56,13 @@ impl RemoteFlake {
         let text = format!("{}#{attribute}", self.url);
         let installable = Installable::parse(&text, "x").expect("valid");
         let no_progress = Arc::new(|_: BuildProgress| {});
-        let built = shop
-            .closures
-            .build(&installable, Trust::Member, None, no_progress);
+        let built = shop.closures.build(
+            &installable,
+            Trust::Member,
+            None,
+            Effort::Normal,
+            no_progress,
+        );
         built.await
     }
 }
@@ -125,9 +129,13 @@ async fn members_remote_flake_is_built_unprivileged_and_linked() {
 
     let installable = shop.installable("guest");
     let no_progress = Arc::new(|_: BuildProgress| {});
-    let local = shop
-        .closures
-        .build(&installable, Trust::Member, None, no_progress);
+    let local = shop.closures.build(
+        &installable,
+        Trust::Member,
+        None,
+        Effort::Normal,
+        no_progress,
+    );
     let local = local.await.expect_err("local");
     assert_eq!(local.code(), Code::FlakeRefused);
     let homes = format!("innkeeper-nix-{}-", std::process::id());
@@ -219,9 +227,13 @@ async fn members_need_the_nix_daemon() {
         return;
     };
     let installable = Installable::parse("github:o/r#guest", "x").expect("valid");
-    let built = shop
-        .closures
-        .build(&installable, Trust::Member, None, Arc::new(|_| {}));
+    let built = shop.closures.build(
+        &installable,
+        Trust::Member,
+        None,
+        Effort::Normal,
+        Arc::new(|_| {}),
+    );
     let error = built.await.expect_err("no daemon");
     assert_eq!(error.code(), Code::NixMissing, "{}", chain(&error));
     assert!(shop.calls().is_empty());

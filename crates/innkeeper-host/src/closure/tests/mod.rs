@@ -108,6 +108,7 @@ impl Workshop {
                 &self.installable(attribute),
                 Trust::Host,
                 known,
+                Effort::Normal,
                 no_progress,
             )
             .await

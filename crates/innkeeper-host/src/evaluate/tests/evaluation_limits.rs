@@ -83,9 +83,15 @@ async fn evaluation_ends_when_the_daemon_is_killed() {
     let base = shop.evaluator.shared.base().await.expect("base");
     let folder = shop.at("evaluations/killed");
     let config = with_expression(&shop, SLOW);
-    let (mut child, _) = sandbox::start(&shop.config, base, &SourceTree::single(&config), &folder)
-        .await
-        .expect("starts");
+    let (mut child, _) = sandbox::start(
+        &shop.config,
+        base,
+        &SourceTree::single(&config),
+        Effort::Normal,
+        &folder,
+    )
+    .await
+    .expect("starts");
     // The sandbox's only sign of the daemon's death.
     drop(child.stdin.take());
     child.wait().await.expect("ends");

@@ -175,7 +175,9 @@ impl Workshop {
     }
 
     async fn evaluate_tree(&self, sources: &SourceTree) -> Result<Evaluated, FacilityError> {
-        self.evaluator.evaluate(sources, None, no_progress()).await
+        self.evaluator
+            .evaluate(sources, None, Effort::Normal, no_progress())
+            .await
     }
 
     /// Evaluates a config that must fail, and returns the failure. Fails if it leaks a secret or a store path.

@@ -19,7 +19,12 @@ async fn evaluate_returns_the_closure_and_its_metadata() {
     ));
     let made = shop
         .evaluator
-        .evaluate(&SourceTree::single(&config), None, progress)
+        .evaluate(
+            &SourceTree::single(&config),
+            None,
+            Effort::Background,
+            progress,
+        )
         .await
         .expect("evaluates");
     assert_eq!(
@@ -156,7 +161,12 @@ async fn evaluate_caches_and_coalesces_by_key() {
     assert_eq!(shop.evaluations(), 1);
     let again = async |config: &str| {
         shop.evaluator
-            .evaluate(&SourceTree::single(config), Some(&made), no_progress())
+            .evaluate(
+                &SourceTree::single(config),
+                Some(&made),
+                Effort::Normal,
+                no_progress(),
+            )
             .await
             .expect("evaluates")
     };
@@ -200,7 +210,8 @@ async fn waiting_evaluation_reports_why() {
     let second = SourceTree::single(&shop.module(&format!("{META} a = 1;")));
     let (first, second) = tokio::join!(
         shop.evaluate(&first),
-        shop.evaluator.evaluate(&second, None, progress)
+        shop.evaluator
+            .evaluate(&second, None, Effort::Normal, progress)
     );
     assert_ne!(
         first.expect("evaluates").key,
@@ -260,6 +271,7 @@ async fn second_preview_imports_only_new_objects() {
         base,
         scratch,
         &SourceTree::single(&config),
+        Effort::Normal,
         |_| {},
     )
     .await
@@ -442,6 +454,7 @@ async fn real_nixos_evaluates_within_the_limits() {
             base,
             scratch,
             &SourceTree::single(&config),
+            Effort::Normal,
             |_| {},
         )
         .await

@@ -102,7 +102,14 @@ async fn build_gets_no_host_passwords_keys_hooks_or_paths() {
     ))
     .await;
     let built = nix
-        .realise(&[&download], limit, limits, &cgroups, |_| {})
+        .realise(
+            &[&download],
+            limit,
+            limits,
+            &cgroups,
+            Effort::Normal,
+            |_| {},
+        )
         .await;
     let built = built.expect("downloads");
     server.abort();
@@ -131,7 +138,9 @@ async fn build_gets_no_host_passwords_keys_hooks_or_paths() {
         "0".repeat(64),
     ))
     .await;
-    let failed = nix.realise(&[&spy], limit, limits, &cgroups, |_| {}).await;
+    let failed = nix
+        .realise(&[&spy], limit, limits, &cgroups, Effort::Normal, |_| {})
+        .await;
     let log = failed.expect_err("fails").log().join("\n");
     assert!(!log.contains(SECRET), "{log}");
     assert!(log.contains("path=/run/current-system/sw/bin:"), "{log}");
