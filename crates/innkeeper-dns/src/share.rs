@@ -1,4 +1,6 @@
 //! Places that all guests share, so that guests with many of them leave some to others.
+//!
+//! While half of the places are free, each guest may have its limit. Otherwise it may have its share.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,11 +8,11 @@ use std::sync::Arc;
 use innkeeper_service::{PeerQuota, PeerSlot};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A guest gets no further place when it holds as many as one of so many free ones. So guests that take places at the same time
+/// When places are short, a guest gets no further one if it holds as many as one of so many free ones. So guests that take places at the same time
 /// leave some (the dynamic threshold of shared buffers in switches).
 const FREE_PART: usize = 8;
 
-/// The number of guests without a place that are counted as if they had some. So guests that always have as many places as they
+/// When places are short, the number of guests without a place that are counted as if they had some. So guests that always have as many places as they
 /// get leave some, as soon as their former ones are free.
 const NEWCOMERS: usize = 15;
 
@@ -43,9 +45,13 @@ impl Share {
 
     /// Returns a place for a guest. `None` if it has its limit, or its share. A guest without a place gets one while any is free.
     pub(crate) fn acquire(&self, guest: IpAddr) -> Option<Place> {
-        let of_free = self.all.available_permits() / FREE_PART;
-        let of_all = self.places / (self.guests.peers() + NEWCOMERS);
-        let limit = self.limit.min(of_free).min(of_all);
+        let free = self.all.available_permits();
+        let limit = if free >= self.places / 2 {
+            self.limit
+        } else {
+            let of_all = self.places / (self.guests.peers() + NEWCOMERS);
+            self.limit.min(free / FREE_PART).min(of_all)
+        };
         Some(Place {
             _of_guest: self.guests.acquire_within(guest, limit)?,
             _of_all: Arc::clone(&self.all).try_acquire_owned().ok()?,
@@ -86,14 +92,28 @@ mod tests {
     }
 
     #[test]
+    fn many_guests_with_few_places_take_none_from_others() {
+        let share = Share::new(4096, 256);
+        let few: Vec<_> = (0..1000)
+            .map(|number| share.acquire(guest(number)))
+            .collect();
+        assert!(few.iter().all(Option::is_some));
+        assert_eq!(taken_by(&share, 2000).len(), 256);
+        drop(few);
+        // Half of the places are the most that a limit can give.
+        let share = Share::new(4096, 4096);
+        assert_eq!(taken_by(&share, 1).len(), 2049);
+    }
+
+    #[test]
     fn last_place_is_for_a_guest_without_one() {
-        let share = Share::new(3, 256);
-        let first = share.acquire(guest(1)).expect("a place");
+        let share = Share::new(4, 256);
+        let mut first = taken_by(&share, 1);
+        assert_eq!(first.len(), 3);
+        let _second = share.acquire(guest(2)).expect("the last place");
+        assert!(share.acquire(guest(3)).is_none());
+        first.pop();
         assert!(share.acquire(guest(1)).is_none());
-        let _second = share.acquire(guest(2)).expect("a place");
-        let _third = share.acquire(guest(3)).expect("a place");
-        assert!(share.acquire(guest(4)).is_none());
-        drop(first);
-        assert!(share.acquire(guest(4)).is_some());
+        assert!(share.acquire(guest(3)).is_some());
     }
 }
