@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use innkeeper_facilities::{Effort, Prepared};
 use innkeeper_model::{
-    ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Operation, OwnSystemState,
-    StorePath, Trust, Verb,
+    ClosureSource, DesiredState, EventKind, Explain, Failure, Guest, GuestName, Operation,
+    OwnSystemState, StorePath, Trust, Verb,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
@@ -43,7 +43,8 @@ pub(crate) async fn drive(
     let _guest = inner.guest_locks.lock(name).await;
     let _activity = inner.activity.read().await;
     let mut drive = Drive::new(inner, name, operation);
-    let result = drive.converge().await;
+    let converged = drive.converge().await;
+    let result = drive.unless_host_stops(converged).await;
     // Drop a unit that was prepared and not started before the result becomes visible.
     drop(drive.prepared.lock().take());
     let follow_up = drive.conclude(result).await;
@@ -130,13 +131,29 @@ impl<'a> Drive<'a> {
             if self.subject.operation.is_none() && !self.begin_restore().await? {
                 return Ok(Conclusion::Superseded);
             }
-            match self.execute(guest.desired, &stages).await {
+            let executed = self.execute(guest.desired, &stages).await;
+            match self.unless_host_stops(executed).await {
                 Ok(Conclusion::AsDesired) if guest.change.is_some() || self.took_seat => {}
                 Err(EngineError::Ended(_)) if !self.was_ended => self.was_ended = true,
                 Err(error) if self.leaves_own_system(&error).await? => {}
                 Err(error) if guest.pending_change().is_some() => self.turn_back(error).await?,
                 result => return result,
             }
+        }
+    }
+
+    /// Turns a failure into that of the daemon's end if the host shuts down: its service manager ends guests and starts none, which
+    /// is no finding about them. The next daemon continues the operation.
+    async fn unless_host_stops<T>(&self, ended: Result<T, EngineError>) -> Result<T, EngineError> {
+        match ended {
+            Err(error)
+                if !matches!(error, EngineError::Superseded(_))
+                    && self.inner.host.units.host_is_stopping().await =>
+            {
+                warn!(guest = %self.name, code = %error.code(), "the host shuts down: {}", innkeeper_model::chain(&error));
+                Err(EngineError::ShuttingDown)
+            }
+            ended => ended,
         }
     }
 

@@ -12,6 +12,7 @@ mod own_system;
 mod rest;
 mod retained;
 mod seats;
+mod shutdown;
 mod snapshots;
 mod usage;
 mod watch;

@@ -47,15 +47,10 @@ async fn guests_that_end_with_the_host_start_with_the_next_daemon() {
     fixture.host.world().host_is_stopping = true;
     fixture.host.end(&name("halts"), 0);
     fixture.host.end(&name("crashes"), 137);
-    let queries = || {
-        let world = fixture.host.world();
-        let calls = world.calls.iter();
-        calls
-            .filter(|call| call.starts_with("unit.host_is_stopping"))
-            .count()
-    };
     fixture
-        .until("both ends are handled", async || queries() == names.len())
+        .until("both ends are handled", async || {
+            fixture.host.world().host_state_queries == names.len()
+        })
         .await;
     for name in names {
         let guest = fixture

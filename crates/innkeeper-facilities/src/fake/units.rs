@@ -134,7 +134,9 @@ impl Units for Part {
     }
 
     async fn host_is_stopping(&self) -> bool {
-        self.call("unit.host_is_stopping", None).is_ok() && self.host.world().host_is_stopping
+        let mut world = self.host.world();
+        world.host_state_queries += 1;
+        world.host_is_stopping
     }
 
     fn endings(&self) -> broadcast::Receiver<GuestName> {

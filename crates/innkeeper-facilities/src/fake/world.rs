@@ -88,6 +88,8 @@ pub struct World {
     pub starts: u32,
     /// `true` while the host shuts down.
     pub host_is_stopping: bool,
+    /// The number of queries whether it does.
+    pub host_state_queries: usize,
     /// The own systems that guests' profiles name.
     pub profiles: BTreeMap<GuestName, StorePath>,
     /// Own systems whose init exits at once.
