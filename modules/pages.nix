@@ -62,6 +62,7 @@ in
       restartTriggers = [
         (builtins.toJSON {
           pages = settings.pages or { };
+          runtime_dir = settings.runtime_dir or null;
           subnet = settings.network.subnet or null;
           log = settings.log or { };
         })

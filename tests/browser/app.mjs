@@ -4,8 +4,8 @@ import { createHash } from "node:crypto";
 import { createServer } from "node:http";
 import { WebSocketServer } from "ws";
 
-/** Starts an app and returns its port. */
-export async function startApp(name) {
+/** Starts an app, on any free port by default, and returns its port. */
+export async function startApp(name, port = 0) {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url, "http://app");
     if (request.method === "POST" && pathname === "/upload") {
@@ -33,6 +33,6 @@ export async function startApp(name) {
   });
   const sockets = new WebSocketServer({ server });
   sockets.on("connection", (socket) => socket.on("message", (message) => socket.send(`${name}: ${message}`)));
-  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  await new Promise((done) => server.listen(port, "127.0.0.1", done));
   return { port: server.address().port, stop: () => server.closeAllConnections() || server.close() };
 }

@@ -51,7 +51,8 @@ export class Host {
     );
     fs.writeFileSync(
       path.join(this.place, "config.toml"),
-      `[log]\nlevel = "warn"\n[pages]\ndirectory = "${this.place}/pages"\nsocket = "${this.pagesSocket}"\n`,
+      `runtime_dir = "${this.place}"\n[log]\nlevel = "warn"\n[pages]\ndirectory = "${this.place}/pages"\nsocket = "${this.pagesSocket}"\n` +
+        `wake_page_seconds = 1\n[network]\nsubnet = "127.0.0.0/16"\n`,
     );
     const caddy = this.run("caddy", ["run", "--config", `${this.place}/Caddyfile`, "--adapter", "caddyfile"], {
       HOME: `${this.place}/home`,

@@ -144,6 +144,35 @@ test("the page becomes the app when it is live, and 404 when it is removed", asy
   app.stop();
 });
 
+test("a preview that is asleep: its page after a moment, which becomes the app", async () => {
+  const app = await startApp("one");
+  const { port } = app;
+  app.stop();
+  const asleep = status("asleep", "live", [], {}, { interruption: "asleep" });
+  host.put(asleep);
+  await host.route("held", "asleep", port);
+  const { context, page, problems, response } = await open(url("asleep", "/some/path"));
+  assert.equal(response.status(), 503);
+  assert.equal(await headline(page), "Asleep");
+  host.put({ ...asleep, wake: { since: new Date().toISOString() } });
+  await page.waitForFunction(() => document.querySelector(".headline strong").textContent === "Waking up");
+  const again = await startApp("two", port);
+  await host.route("live", "asleep", port);
+  host.put({ ...asleep, interruption: null });
+  await page.waitForSelector("text=The app two");
+  assert.equal(page.url(), url("asleep", "/some/path"));
+  assert.deepEqual(problems, []);
+  await context.close();
+
+  // One that wakes in time has no page.
+  host.put(asleep);
+  await host.route("held", "asleep", port);
+  const other = await open(url("asleep"));
+  assert.equal(other.response.status(), 200);
+  await other.context.close();
+  again.stop();
+});
+
 test("the page works without scripts", async () => {
   await putPage(status("no-scripts", "building", ["evaluating"]));
   const { context, page } = await open(url("no-scripts"), { javaScriptEnabled: false });

@@ -75,6 +75,11 @@ export const STATES = [
   ["closing", "Being removed", status("s10", "closing", [], { log: [] })],
   ["stopped", "Stopped", status("s11", "live", [], {}, { interruption: "stopped" })],
   ["restarting", "Restarting", status("s12", "live", [], {}, { interruption: "restarting" })],
+  ["asleep", "Asleep", status("s16", "live", [], {}, { interruption: "asleep" })],
+  ["waking-up", "Waking up", status("s17", "live", [], {}, { interruption: "asleep", wake: { since: at(3) } })],
+  ["does-not-wake", "It does not wake", status("s18", "live", [], {
+    failure: { message: "guest 'web-7' did not start within 60 s", remedy: null, lines: [] },
+  }, { interruption: "asleep", wake: { since: at(30), retry_at: at(-300) } })],
   ["not-answering", "The app does not answer", status("s13", "live", [])],
   ["private", "Building", { ...status("s14", "building", ["queued", "evaluating"]), details: null }],
   ["branch", "Setting up the app", status("s15", "setting-up", ["evaluating", "starting"], { pull_request: null, title: null, author: null })],

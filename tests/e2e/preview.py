@@ -119,7 +119,7 @@ with subtest("its database is its own"):
     address = database_url("web-7").replace("/preview_web_7", "/postgres")
     machine.fail(f"nsenter --target {leader('web-7')} --net -- psql {shlex.quote(address)} --command='select 1'")
 
-with subtest("paused: a request wakes it; asleep: its page"):
+with subtest("paused and asleep: a request wakes it"):
     machine.succeed("preview pause web-7")
     require_equal(guest_of("web-7")["state"], "paused", "its guest")
     # The worker looks at it, and leaves it.
@@ -132,15 +132,21 @@ with subtest("paused: a request wakes it; asleep: its page"):
     was = leader("web-7")
     machine.succeed("preview sleep web-7")
     require_equal(guest_of("web-7")["state"], "asleep", "its guest")
-    require("asleep" in browse("web-7", ""), "the response names the level")
-    require_equal(machine.succeed(curl_command("web-7", "--output /dev/null --write-out '%{http_code}'")), "503", "the status")
+    # Crawlers do not.
+    require("asleep" in browse("web-7", "--user-agent Googlebot/2.1"), "the response names the level")
+    status = curl_command("web-7", "--user-agent Googlebot/2.1 --output /dev/null --write-out '%{http_code}'")
+    require_equal(machine.succeed(status), "503", "the status")
     machine.succeed("systemctl restart innkeeperd.service")
     wait_until_idle()
     require("asleep" in machine.succeed("preview explain web-7 || true"), "the explanation")
-    machine.succeed("preview wake web-7")
-    machine.wait_until_succeeds(curl_command("web-7"))
+    require_equal(guest_of("web-7")["state"], "asleep", "its guest")
+    slow = curl_command("web-7", "--fail --max-time 100")
+    machine.succeed(f"systemd-run --quiet --unit=wakes sh -c {shlex.quote(slow + ' > /run/wakes')}")
+    machine.wait_until_succeeds("! preview list | grep -q 'web-7 *asleep'")
+    # The program that holds the request dies: it is held again.
+    machine.succeed("systemctl kill --kill-whom=main --signal=KILL innkeeper-pages.service")
     # The setup service runs in a guest that was started, as after `preview start`.
-    require_equal(browse("web-7"), f"Branch change, commit {sha}, prepared 2 times.", "the page")
+    machine.wait_until_succeeds(f"grep -qF 'Branch change, commit {sha}, prepared 2 times.' /run/wakes")
     require(leader("web-7") != was, "it was started")
     # A command wakes it too, and a push in the next test.
     machine.succeed("preview pause web-7", "preview exec web-7 -- true")

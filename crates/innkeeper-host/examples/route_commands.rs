@@ -4,6 +4,7 @@
 //! the port of loopback, and PAGES is the socket of innkeeper-pages. Reads commands, one a line, and prints `ok` after each:
 //!
 //! - `live SLUG PORT`: requests go to the port of loopback.
+//! - `held SLUG PORT`: requests wait for the port.
 //! - `page SLUG`: requests go to the page.
 //! - `remove SLUG`
 
@@ -36,11 +37,13 @@ async fn main() -> Outcome<()> {
     while let Some(line) = lines.next_line().await? {
         let words: Vec<_> = line.split(' ').collect();
         match words.as_slice() {
-            ["live", slug, port] => {
+            [state @ ("live" | "held"), slug, port] => {
                 let rule = RouteRule::new(RoutePath::parse("/")?, port.parse()?, false);
-                routes
-                    .ensure(&spec(slug, vec![rule], RouteState::Live)?)
-                    .await?;
+                let state = match *state {
+                    "live" => RouteState::Live,
+                    _ => RouteState::Held,
+                };
+                routes.ensure(&spec(slug, vec![rule], state)?).await?;
             }
             ["page", slug] => {
                 routes

@@ -1,5 +1,7 @@
 //! The settings: a part of innkeeperd's configuration file.
 
+use std::path::PathBuf;
+
 use innkeeper_model::SlotRange;
 use innkeeper_service::{ConfigError, Log, Pages, Settings};
 use ipnet::IpNet;
@@ -9,9 +11,11 @@ use serde::{Deserialize, Serialize};
 pub type Loaded = innkeeper_service::Loaded<Config>;
 
 /// The settings of this program. Sections that belong to others are ignored.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
+    /// The directory of innkeeperd's sockets.
+    pub runtime_dir: PathBuf,
     /// This program's own section, which innkeeperd also reads.
     pub pages: Pages,
     /// The guests' network.
@@ -20,6 +24,18 @@ pub struct Config {
     pub caddy: Caddy,
     /// The log.
     pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            runtime_dir: "/run/innkeeper".into(),
+            pages: Pages::default(),
+            network: Network::default(),
+            caddy: Caddy::default(),
+            log: Log::default(),
+        }
+    }
 }
 
 /// The part of innkeeperd's section `[network]` that it reads.
@@ -44,7 +60,7 @@ impl Settings for Config {
         &["pages.", "log.", "network.subnet", "caddy.trusted_proxies"];
 
     fn validate(&self) -> Result<(), ConfigError> {
-        self.pages.validate()
+        self.pages.validate(&self.runtime_dir)
     }
 }
 
@@ -72,9 +88,14 @@ mod tests {
         pages.group = "innkeeper-pages" # default
         pages.hold_seconds = 8 # default
         pages.max_connections = 7 # file
-        pages.max_holds_per_address = 64 # default
+        pages.max_holds_per_address = 128 # default
         pages.max_streams_per_address = 16 # default
         pages.socket = "/run/innkeeper-pages/pages.sock" # default
+        pages.wake_for_bots = false # default
+        pages.wake_page_seconds = 4 # default
+        pages.wake_socket = "" # default
+        pages.wake_timeout_seconds = 30 # default
+        runtime_dir = "/run/innkeeper" # default
         "#);
     }
 

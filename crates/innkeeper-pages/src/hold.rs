@@ -8,12 +8,12 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_model::SlotRange;
-use innkeeper_service::{Pages, PeerQuota};
+use innkeeper_model::{GuestName, SlotRange};
+use innkeeper_service::{Pages, PeerQuota, PeerSlot};
 use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Interval at which a port is tried while requests wait for it.
@@ -29,6 +29,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Highest number of ports that are remembered.
 const PORTS: usize = 4096;
+
+/// An app that requests wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct App {
+    /// Its preview.
+    pub(crate) slug: GuestName,
+    /// Its ports. Without any, no request waits.
+    pub(crate) ports: Vec<SocketAddrV4>,
+}
+
+/// A request's permission to wait, until it is dropped.
+pub(crate) struct Place {
+    _total: OwnedSemaphorePermit,
+    _address: Option<PeerSlot>,
+}
 
 /// End of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +83,37 @@ impl Holds {
         }
     }
 
+    /// Reports whether a request may wait for an app: it has ports, and they are those of a guest. Anybody on the host can send
+    /// requests to the socket.
+    pub(crate) fn may_wait_for(&self, app: &App) -> bool {
+        let is_guest = |port: &SocketAddrV4| self.guests.contains(port.ip());
+        !app.ports.is_empty() && app.ports.iter().all(is_guest)
+    }
+
+    /// Acquires a place for a visitor's request. `None` while the visitor's requests, or all together, have reached their limit.
+    pub(crate) fn place(&self, visitor: Option<IpAddr>) -> Option<Place> {
+        let address = match visitor {
+            None => None,
+            Some(visitor) => Some(self.of_address.acquire(visitor)?),
+        };
+        let total = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some(Place {
+            _total: total,
+            _address: address,
+        })
+    }
+
     /// Waits until all ports of an app accept connections. Gives up `hold_seconds` after the first request that found one
     /// closed, and at once while the visitor's requests, or all together, have reached their limit.
-    pub(crate) async fn wait(&self, ports: &[SocketAddrV4], visitor: Option<IpAddr>) -> Held {
-        // Anybody on the host can send requests to the socket.
-        if !ports.iter().all(|port| self.guests.contains(port.ip())) {
+    pub(crate) async fn wait(&self, app: &App, visitor: Option<IpAddr>) -> Held {
+        if !self.may_wait_for(app) {
             return Held::GivenUp;
         }
-        for port in ports {
+        for port in &app.ports {
             let port = SocketAddr::V4(*port);
-            if !accepts(port).await && self.wait_for(port, visitor).await == Held::GivenUp {
+            if !accepts(port, CONNECT_TIMEOUT).await
+                && self.wait_for(port, visitor).await == Held::GivenUp
+            {
                 return Held::GivenUp;
             }
         }
@@ -86,11 +122,7 @@ impl Holds {
 
     /// Waits until a port accepts connections that did not.
     async fn wait_for(&self, app: SocketAddr, visitor: Option<IpAddr>) -> Held {
-        let of_address = visitor.map(|visitor| self.of_address.acquire(visitor));
-        if matches!(of_address, Some(None)) {
-            return Held::GivenUp;
-        }
-        let Ok(_place) = self.all.try_acquire() else {
+        let Some(_place) = self.place(visitor) else {
             return Held::GivenUp;
         };
         let Some(mut closed) = self.closed(app) else {
@@ -127,7 +159,7 @@ impl Holds {
 
     async fn try_until_open(&self, app: SocketAddr, since: Instant) -> bool {
         while since.elapsed() < MEMORY {
-            if accepts(app).await {
+            if accepts(app, CONNECT_TIMEOUT).await {
                 return true;
             }
             let is_awaited = since.elapsed() < self.time;
@@ -138,8 +170,8 @@ impl Holds {
 }
 
 /// Reports whether a port accepts a connection.
-async fn accepts(app: SocketAddr) -> bool {
-    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(app)).await;
+pub(crate) async fn accepts(port: SocketAddr, limit: Duration) -> bool {
+    let connected = timeout(limit, TcpStream::connect(port)).await;
     matches!(connected, Ok(Ok(_)))
 }
 
@@ -161,6 +193,13 @@ mod tests {
         Holds::new(&settings, "127.0.0.0/16".parse().expect("a subnet"))
     }
 
+    fn app(port: SocketAddrV4) -> App {
+        App {
+            slug: GuestName::parse("web-7").expect("a name"),
+            ports: vec![port],
+        }
+    }
+
     /// Returns an address that refuses connections.
     async fn closed_port() -> SocketAddrV4 {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
@@ -179,32 +218,32 @@ mod tests {
 
     #[tokio::test]
     async fn request_waits_until_the_app_listens() {
-        let (holds, app) = (holds(60), closed_port().await);
+        let (holds, port) = (holds(60), closed_port().await);
         let waiting: Vec<_> = (0..2)
             .map(|_| {
                 let holds = holds.clone();
-                tokio::spawn(async move { holds.wait(&[app], VISITOR).await })
+                tokio::spawn(async move { holds.wait(&app(port), VISITOR).await })
             })
             .collect();
         wait_for(&holds, 1).await;
-        let listener = TcpListener::bind(app).await.expect("binds");
+        let listener = TcpListener::bind(port).await.expect("binds");
         for request in waiting {
             assert_eq!(request.await.expect("ends"), Held::Ready);
         }
-        assert_eq!(holds.wait(&[app], VISITOR).await, Held::Ready);
+        assert_eq!(holds.wait(&app(port), VISITOR).await, Held::Ready);
         wait_for(&holds, 3).await;
         drop(listener);
     }
 
     #[tokio::test]
     async fn app_that_stays_down_is_waited_for_once() {
-        let (holds, app) = (holds(1), closed_port().await);
-        assert_eq!(holds.wait(&[app], VISITOR).await, Held::GivenUp);
-        let port = SocketAddr::V4(app);
-        let since = holds.closed.lock()[&port].since;
-        assert_eq!(holds.wait(&[app], VISITOR).await, Held::GivenUp);
+        let (holds, port) = (holds(1), closed_port().await);
+        assert_eq!(holds.wait(&app(port), VISITOR).await, Held::GivenUp);
+        let closed = SocketAddr::V4(port);
+        let since = holds.closed.lock()[&closed].since;
+        assert_eq!(holds.wait(&app(port), VISITOR).await, Held::GivenUp);
         // The second request ended at the first one's limit.
-        assert_eq!(holds.closed.lock()[&port].since, since);
+        assert_eq!(holds.closed.lock()[&closed].since, since);
     }
 
     #[tokio::test]
@@ -213,17 +252,17 @@ mod tests {
         let SocketAddr::V4(other) = listener.local_addr().expect("an address") else {
             panic!("not IPv4");
         };
-        assert_eq!(holds(60).wait(&[other], VISITOR).await, Held::GivenUp);
+        assert_eq!(holds(60).wait(&app(other), VISITOR).await, Held::GivenUp);
         assert!(holds(60).closed.lock().is_empty());
     }
 
     #[tokio::test]
     async fn places_are_bounded_per_address_and_in_total() {
-        let (holds, app) = (holds(60), closed_port().await);
+        let (holds, port) = (holds(60), closed_port().await);
         let other = Some(IpAddr::from([192, 0, 2, 2]));
         let wait = |visitor| {
             let holds = holds.clone();
-            tokio::spawn(async move { holds.wait(&[app], visitor).await })
+            tokio::spawn(async move { holds.wait(&app(port), visitor).await })
         };
         let waiting = [wait(VISITOR), wait(VISITOR)];
         wait_for(&holds, 1).await;

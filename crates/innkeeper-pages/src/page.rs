@@ -84,7 +84,8 @@ pub(crate) fn status(status: &PageStatus) -> Markup {
             p.headline {
                 span.lamp aria-hidden="true" {}
                 strong { (words::headline(status)) }
-                (since(status.since, mood == Mood::Busy))
+                @let beginning = status.wake.map_or(status.since, |wake| wake.since);
+                (since(beginning, mood == Mood::Busy))
             }
             p.sentence { (words::sentence(status)) }
             @if let Some(progress) = progress {

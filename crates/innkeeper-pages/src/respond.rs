@@ -1,7 +1,8 @@
 //! From a request to its response.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -13,15 +14,18 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use innkeeper_model::GuestName;
+use innkeeper_model::preview::PreviewState;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::assets::{self, RESERVED};
+use crate::bots::is_bot;
 use crate::config::Config;
-use crate::hold::{Held, Holds};
-use crate::status::Statuses;
+use crate::hold::{App, Held, Holds};
+use crate::status::{Latest, Statuses};
 use crate::visitors::{Visitors, visitor};
+use crate::wake::{self, Wakes};
 use crate::{events, page, text};
 
 /// Header with the preview's slug, after a `/`, which Caddy adds.
@@ -30,11 +34,17 @@ const PREVIEW: &str = "x-innkeeper-preview";
 /// Header with the app that a request waits for, which Caddy adds instead: `/<slug>,<address>,<port>,<port>`.
 const HOLD: &str = "x-innkeeper-hold";
 
+/// Header with the method of a request that waits: Caddy sends GET in its place.
+const METHOD: &str = "x-forwarded-method";
+
 /// Header of all responses of this program, by which the page's script tells them from the app's.
 const PAGE: HeaderName = HeaderName::from_static("x-innkeeper-page");
 
 /// Retry interval for programs, in seconds.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("3");
+
+/// The same for crawlers, which wake nothing.
+const RETRY_SECONDS_OF_BOTS: HeaderValue = HeaderValue::from_static("3600");
 
 /// Only this program's own files, no inline code, no frames.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -46,6 +56,12 @@ pub(crate) struct Context {
     statuses: Statuses,
     visitors: Visitors,
     holds: Holds,
+    wakes: Wakes,
+    /// The time after which a person gets the page of a preview that is being woken.
+    page_after: Duration,
+    /// The time after which a program gets no response from a preview that is being woken.
+    wake_timeout: Duration,
+    wakes_for_bots: bool,
     /// The servers in front of Caddy.
     proxies: Arc<[IpNet]>,
     closing: Arc<watch::Sender<bool>>,
@@ -54,8 +70,14 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(config: &Config) -> Self {
         let settings = &config.pages;
+        let statuses = Statuses::new(&settings.directory);
+        let daemon = settings.wake_socket(&config.runtime_dir);
         Self {
-            statuses: Statuses::new(&settings.directory),
+            wakes: Wakes::new(settings, daemon, statuses.clone()),
+            page_after: Duration::from_secs(settings.wake_page_seconds),
+            wake_timeout: Duration::from_secs(settings.wake_timeout_seconds),
+            wakes_for_bots: settings.wake_for_bots,
+            statuses,
             visitors: Visitors::new(settings),
             holds: Holds::new(settings, config.network.subnet),
             proxies: config.caddy.trusted_proxies.as_slice().into(),
@@ -82,8 +104,11 @@ async fn respond(State(context): State<Context>, request: Request) -> Response {
             StatusCode::BAD_REQUEST,
             "the header X-Innkeeper-Preview is missing\n",
         ),
-        Some(Ok((slug, ports))) => respond_for(&context, &slug, &ports, &request).await,
-        Some(Err((slug, _))) => respond_for(&context, &slug, &[], &request).await,
+        Some(Ok(app)) => respond_for(&context, &app, &request).await,
+        Some(Err(app)) => {
+            let ports = Vec::new();
+            respond_for(&context, &App { ports, ..app }, &request).await
+        }
     };
     let headers = response.headers_mut();
     headers.insert(PAGE, HeaderValue::from_static("1"));
@@ -98,12 +123,8 @@ async fn respond(State(context): State<Context>, request: Request) -> Response {
 }
 
 /// Responds with a file or the page. With ports, waits for these first.
-async fn respond_for(
-    context: &Context,
-    slug: &GuestName,
-    ports: &[SocketAddrV4],
-    request: &Parts,
-) -> Response {
+async fn respond_for(context: &Context, app: &App, request: &Parts) -> Response {
+    let slug = &app.slug;
     let headers = &request.headers;
     let visitor = visitor(headers, &context.proxies);
     match request.uri.path().strip_prefix(RESERVED) {
@@ -128,11 +149,16 @@ async fn respond_for(
         }
         None => {}
     }
+    let is_ignored = !context.wakes_for_bots && is_bot(headers, request.uri.path());
     // 204 means for Caddy that the app accepts connections. No other response has this status.
-    if !ports.is_empty() && context.holds.wait(ports, visitor).await == Held::Ready {
+    if wait(context, app, request, visitor, is_ignored).await == Held::Ready {
         return StatusCode::NO_CONTENT.into_response();
     }
     let status = context.statuses.read(slug).await;
+    let retry = match is_ignored && wake::concerns(&status) {
+        true => RETRY_SECONDS_OF_BOTS,
+        false => RETRY_SECONDS,
+    };
     let mut response = if accepts_html(headers) {
         let html = page::render(slug, &status, Timestamp::now()).into_string();
         let headers = [
@@ -147,22 +173,69 @@ async fn respond_for(
             &text::render(slug, &status),
         )
     };
-    response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
+    response.headers_mut().insert(RETRY_AFTER, retry);
     response
 }
 
+/// Waits until the app of a request accepts connections. Wakes a preview that is asleep.
+async fn wait(
+    context: &Context,
+    app: &App,
+    request: &Parts,
+    visitor: Option<IpAddr>,
+    is_ignored: bool,
+) -> Held {
+    let status = context.statuses.read(&app.slug).await;
+    if is_expired(&status) && !is_ignored {
+        context.wakes.request_once(&app.slug);
+    }
+    if !context.holds.may_wait_for(app) {
+        return Held::GivenUp;
+    }
+    if !wake::concerns(&status) {
+        return context.holds.wait(app, visitor).await;
+    }
+    if is_ignored {
+        return Held::GivenUp;
+    }
+    let Some(place) = context.holds.place(visitor) else {
+        return Held::GivenUp;
+    };
+    let limit = match loses_nothing_by_a_page(&request.headers) {
+        true => context.page_after,
+        false => context.wake_timeout,
+    };
+    context.wakes.wait(app, limit, place).await
+}
+
+/// Reports whether a preview was stopped since nobody used it.
+fn is_expired(status: &Latest) -> bool {
+    let state = status.as_ref().map(|status| status.state);
+    state == Some(PreviewState::Expired)
+}
+
+/// Reports whether a request can have a page for its response: a browser opens a URL. The contents of a form would be lost.
+fn loses_nothing_by_a_page(headers: &HeaderMap) -> bool {
+    let method = headers.get(METHOD).map(HeaderValue::as_bytes);
+    accepts_html(headers) && matches!(method, None | Some(b"GET" | b"HEAD"))
+}
+
 /// Parses an app: its preview and its ports. The preview alone is valid, too.
-fn parse_app(value: &HeaderValue) -> Option<(GuestName, Vec<SocketAddrV4>)> {
+fn parse_app(value: &HeaderValue) -> Option<App> {
     let mut parts = value.to_str().ok()?.trim_start_matches('/').split(',');
     let slug = GuestName::parse(parts.next()?).ok()?;
     let Some(address) = parts.next() else {
-        return Some((slug, Vec::new()));
+        let ports = Vec::new();
+        return Some(App { slug, ports });
     };
     let address: Ipv4Addr = address.parse().ok()?;
     let ports: Result<Vec<u16>, _> = parts.map(str::parse).collect();
     let ports = ports.ok()?.into_iter();
     let ports = ports.map(|port| SocketAddrV4::new(address, port));
-    Some((slug, ports.collect()))
+    Some(App {
+        slug,
+        ports: ports.collect(),
+    })
 }
 
 fn refuse(status: StatusCode, text: &str) -> Response {

@@ -9,6 +9,10 @@ use crate::status::Latest;
 /// Returns a line with the preview's state.
 pub(crate) fn render(slug: &GuestName, status: &Latest) -> String {
     let state = match status {
+        Some(status) if status.wake.is_some() => match status.wake.and_then(|wake| wake.retry_at) {
+            None => "waking up".to_owned(),
+            Some(_) => "it could not be woken".to_owned(),
+        },
         Some(status) => match (status.interruption, status.state) {
             (Some(Interruption::Stopped), _) => "stopped".to_owned(),
             (Some(Interruption::Asleep), _) => "asleep".to_owned(),

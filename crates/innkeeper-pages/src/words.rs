@@ -29,8 +29,26 @@ impl Mood {
     }
 }
 
+/// The wake of a sleeping preview.
+enum Wake {
+    InProgress,
+    Failed,
+}
+
+fn wake(status: &PageStatus) -> Option<Wake> {
+    Some(match status.wake?.retry_at {
+        None => Wake::InProgress,
+        Some(_) => Wake::Failed,
+    })
+}
+
 /// Returns the mood of a status.
 pub(crate) fn mood(status: &PageStatus) -> Mood {
+    match wake(status) {
+        Some(Wake::InProgress) => return Mood::Busy,
+        Some(Wake::Failed) => return Mood::Failed,
+        None => {}
+    }
     match status.interruption {
         Some(Interruption::Stopped | Interruption::Asleep) => Mood::Idle,
         Some(Interruption::Restarting) => Mood::Busy,
@@ -40,6 +58,11 @@ pub(crate) fn mood(status: &PageStatus) -> Mood {
 
 /// Returns the headline of a status.
 pub(crate) fn headline(status: &PageStatus) -> &'static str {
+    match wake(status) {
+        Some(Wake::InProgress) => return "Waking up",
+        Some(Wake::Failed) => return "It does not wake",
+        None => {}
+    }
     match status.interruption {
         Some(Interruption::Stopped) => "Stopped",
         Some(Interruption::Asleep) => "Asleep",
@@ -50,6 +73,15 @@ pub(crate) fn headline(status: &PageStatus) -> &'static str {
 
 /// Returns a sentence about a status.
 pub(crate) fn sentence(status: &PageStatus) -> &'static str {
+    match wake(status) {
+        Some(Wake::InProgress) => {
+            return "The preview was asleep. It starts, and this page shows it once it answers.";
+        }
+        Some(Wake::Failed) => {
+            return "The preview is asleep and could not be woken. Its data is kept.";
+        }
+        None => {}
+    }
     match status.interruption {
         Some(Interruption::Stopped) => "A user stopped the preview. Its data is kept.",
         Some(Interruption::Asleep) => "The preview is asleep. Its data is kept.",
@@ -60,10 +92,19 @@ pub(crate) fn sentence(status: &PageStatus) -> &'static str {
 
 /// Returns the next action in general; the daemon's advice is more specific where it may be shown.
 pub(crate) fn advice(status: &PageStatus) -> Option<&'static str> {
+    match wake(status) {
+        Some(Wake::InProgress) => return None,
+        Some(Wake::Failed) => {
+            return Some(
+                "Load this page again later: a visit tries again after some minutes. A pushed commit does at once.",
+            );
+        }
+        None => {}
+    }
     match status.interruption {
         Some(Interruption::Stopped) => Some("Push a commit to start it again."),
         Some(Interruption::Asleep) => {
-            Some("A user of the host wakes it with `preview wake`; a pushed commit does, too.")
+            Some("A visit wakes it, such as this one. Load the page again if nothing happens.")
         }
         Some(Interruption::Restarting) => None,
         None => advice_of_state(status.state),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use innkeeper_model::preview::PreviewState;
-use innkeeper_model::{Code, GuestName};
+use innkeeper_model::{Code, GuestName, Level};
 use innkeeper_store::{Presence, Preview, PreviewFact, Store};
 use tokio::sync::Mutex;
 use tracing::info;
@@ -103,7 +103,10 @@ impl Capacity {
         Ok(self.limit > 0 && self.guests.view(slug).await?.is_none())
     }
 
-    /// Records visits since the last call. An expired preview that was visited is started again.
+    /// Records visits since the last call. Requests to a preview that is down are none: those that start it again are recorded
+    /// when they do ([`Previews::wake_for_visitor`]), and the others come from crawlers.
+    ///
+    /// [`Previews::wake_for_visitor`]: crate::Previews::wake_for_visitor
     ///
     /// # Errors
     /// The visits cannot be read, or the store cannot be written.
@@ -112,16 +115,15 @@ impl Capacity {
             let Some(preview) = self.store.preview(&slug).await? else {
                 continue;
             };
+            let guest = self.store.guest(&slug).await?;
+            let level = guest.and_then(|guest| guest.rests());
+            if preview.record.state == PreviewState::Expired || level == Some(Level::Asleep) {
+                continue;
+            }
             // Each visit is a use, also one that seems older than the last use because the clock was changed.
             let used = PreviewFact::Active(visited.max(preview.record.last_activity));
-            let mut facts = vec![used, PreviewFact::Visited(visited)];
-            if preview.record.state == PreviewState::Expired {
-                facts.push(PreviewFact::State(PreviewState::Queued));
-                self.store.set_preview(&slug, facts).await?;
-                self.workers.wake(&slug, WakeReason::Command);
-            } else {
-                self.store.set_preview(&slug, facts).await?;
-            }
+            let facts = vec![used, PreviewFact::Visited(visited)];
+            self.store.set_preview(&slug, facts).await?;
         }
         Ok(())
     }

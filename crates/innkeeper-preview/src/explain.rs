@@ -112,9 +112,13 @@ impl Explainer {
             );
         };
         let slug = &preview.record.slug;
-        if let GuestState::Stopped | GuestState::Asleep = guest.state {
-            let finding = format!("it leads to a page, because the guest is {}", guest.state);
+        if guest.state == GuestState::Stopped {
+            let finding = "it leads to a page, because the guest is stopped".to_owned();
             return warning(LinkKind::Route, host, finding, &return_remedy(guest));
+        }
+        if guest.state == GuestState::Asleep {
+            let finding = "a request wakes the guest and waits for the app".to_owned();
+            return good(LinkKind::Route, host, finding);
         }
         if let Some(trouble) = self.health.trouble(slug) {
             let finding = format!("requests wait for the app: {}", trouble.reason);

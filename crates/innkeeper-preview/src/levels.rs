@@ -84,7 +84,7 @@ impl Previews {
         self.components.workers.wake(slug, reason);
     }
 
-    fn follow_wake(&self, preview: &Preview, rested: Option<Level>) {
+    pub(crate) fn follow_wake(&self, preview: &Preview, rested: Option<Level>) {
         let record = &preview.record;
         if rested == Some(Level::Asleep) {
             // The app is down by intent, which is no end that counts.

@@ -101,6 +101,8 @@ mod sources;
 mod stages;
 mod steps;
 mod upkeep;
+mod visitor_wakes;
+mod visitors;
 mod watch;
 mod webhooks;
 mod wiring;

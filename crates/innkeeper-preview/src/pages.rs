@@ -13,7 +13,7 @@ use innkeeper_facilities::{Found, Pages};
 use innkeeper_model::preview::log::LogFilter;
 use innkeeper_model::preview::page::{Interruption, PageStatus};
 use innkeeper_model::preview::{Meta, PreviewRecord, PreviewState};
-use innkeeper_model::{Event, EventKind, GuestName, chain};
+use innkeeper_model::{Event, EventKind, Failure, GuestName, chain};
 use innkeeper_store::{EventFilter, Presence, Preview, Store};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
@@ -139,11 +139,28 @@ impl StatusPages {
             .entries
             .lock()
             .get(slug)
-            .is_some_and(|entry| entry.feed.interruption == interruption);
+            .is_some_and(|entry| entry.feed.is_interrupted(interruption));
         if !is_known {
-            let change = |feed: &mut Feed| feed.interruption = interruption;
-            self.write_with(slug, change).await;
+            self.write_with(slug, |feed| feed.interrupt(interruption))
+                .await;
         }
+    }
+
+    /// Records that a request wakes the guest, and writes the status.
+    pub(crate) async fn begin_wake(&self, slug: &GuestName) {
+        self.write_with(slug, Feed::begin_wake).await;
+    }
+
+    /// Records that the guest is asleep, with the failure of its wake and the time until a request wakes it again, and writes
+    /// the status.
+    pub(crate) async fn fall_asleep(
+        &self,
+        slug: &GuestName,
+        failure: Option<Failure>,
+        retry_in: Option<Duration>,
+    ) {
+        self.write_with(slug, |feed| feed.fall_asleep(failure, retry_in))
+            .await;
     }
 
     /// Removes the status of a preview that is gone.

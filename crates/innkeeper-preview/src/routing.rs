@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use innkeeper_facilities::{RouteSpec, RouteState, Routes};
 use innkeeper_model::preview::Meta;
@@ -15,6 +16,7 @@ use crate::guests::Guests;
 use crate::health::Health;
 use crate::pages::StatusPages;
 use crate::probes::endpoints;
+use crate::visitor_wakes::VisitorWakes;
 
 /// Routes of previews.
 #[derive(Clone)]
@@ -24,6 +26,7 @@ pub(crate) struct Routing {
     guests: Guests,
     health: Health,
     pages: StatusPages,
+    visitor_wakes: VisitorWakes,
 }
 
 impl Routing {
@@ -33,6 +36,7 @@ impl Routing {
         guests: Guests,
         health: Health,
         pages: StatusPages,
+        visitor_wakes: VisitorWakes,
     ) -> Self {
         Self {
             routes,
@@ -40,6 +44,7 @@ impl Routing {
             guests,
             health,
             pages,
+            visitor_wakes,
         }
     }
 
@@ -104,6 +109,10 @@ impl Routing {
         self.health.suspend(slug);
         let restarting = Some(Interruption::Restarting);
         self.pages.set_interruption(slug, restarting).await;
+        self.route_to_hold(slug, meta).await
+    }
+
+    async fn route_to_hold(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
         let spec = RouteSpec {
             state: RouteState::Held,
             ..Self::to_app(slug, meta, self.address(slug).await?)
@@ -147,12 +156,37 @@ impl Routing {
         self.show_interruption(preview, Interruption::Stopped).await
     }
 
-    /// Points the preview's URLs to a page that says that its guest is asleep.
+    /// Has requests to the preview's URLs wake its guest, which is asleep, and wait for its app. Without a version that is
+    /// served, they get a page.
     ///
     /// # Errors
-    /// As for [`Self::show_page`].
+    /// As for [`Self::hold`].
     pub(crate) async fn show_asleep(&self, preview: &Preview) -> Result<(), PreviewError> {
-        self.show_interruption(preview, Interruption::Asleep).await
+        let slug = &preview.record.slug;
+        if self.visitor_wakes.includes(slug) {
+            return Ok(());
+        }
+        self.health.excuse(slug);
+        self.health.suspend(slug);
+        let failure = self.guests.record(slug).await?.wake_failure;
+        // Before the route: innkeeper-pages reads from it that a request wakes the guest.
+        self.pages.fall_asleep(slug, failure, None).await;
+        match &preview.live_meta {
+            Some(meta) => self.route_to_hold(slug, meta).await,
+            None => self.route_to_page(preview).await,
+        }
+    }
+
+    /// Shows visitors that the guest did not wake a moment ago, and when a request wakes it again.
+    pub(crate) async fn refuse_wake(&self, slug: &GuestName, retry_in: Duration) {
+        let guest = self.guests.record(slug).await.ok();
+        let failure = guest.and_then(|guest| guest.wake_failure);
+        self.pages.fall_asleep(slug, failure, Some(retry_in)).await;
+    }
+
+    /// Shows visitors that a request wakes the guest.
+    pub(crate) async fn show_waking(&self, slug: &GuestName) {
+        self.pages.begin_wake(slug).await;
     }
 
     async fn show_interruption(

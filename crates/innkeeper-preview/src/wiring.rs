@@ -39,6 +39,7 @@ use crate::services::Services;
 use crate::sources::Sources;
 use crate::stages::Stages;
 use crate::upkeep::Upkeep;
+use crate::visitor_wakes::VisitorWakes;
 use crate::watch::Watch;
 use crate::worker::WorkerParts;
 use crate::workers::{NewWorker, Workers};
@@ -80,6 +81,7 @@ pub(crate) struct Components {
     pub(crate) databases: PreviewDatabases,
     pub(crate) evaluation: Evaluation,
     pub(crate) destroyed: DestroyedByUsers,
+    pub(crate) visitor_wakes: VisitorWakes,
     pub(crate) repositories: Repositories,
     pub(crate) upkeep: Upkeep,
     pub(crate) logs: Logs,
@@ -136,12 +138,14 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     );
     let destroyed = DestroyedByUsers::default();
     let health = Health::default();
+    let visitor_wakes = VisitorWakes::default();
     let routing = Routing::new(
         Arc::clone(&routes),
         store.clone(),
         guests.clone(),
         health.clone(),
         status_pages.clone(),
+        visitor_wakes.clone(),
     );
     let reporter = Reporter::new(
         Arc::clone(&config),
@@ -324,6 +328,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         databases,
         evaluation,
         destroyed,
+        visitor_wakes,
         repositories,
         upkeep,
         explainer,

@@ -1,8 +1,9 @@
 //! The section `[pages]`, which both programs read: `innkeeperd`, which writes the status files, and `innkeeper-pages`,
 //! which shows them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use innkeeper_model::preview::page::WAKE_SOCKET;
 use serde::{Deserialize, Serialize};
 
 use crate::ConfigError;
@@ -12,6 +13,9 @@ const MAX_SOCKET: usize = 107;
 
 /// The maximum of `hold_seconds`: browsers and programs give up waiting for a response.
 const MAX_HOLD: u64 = 60;
+
+/// The maximum of `wake_timeout_seconds`.
+const MAX_WAKE: u64 = 600;
 
 /// The section `[pages]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,6 +38,14 @@ pub struct Pages {
     pub hold_seconds: u64,
     /// The maximum number of waiting requests of one visitor's address. Further ones get the page at once.
     pub max_holds_per_address: usize,
+    /// The longest time for which a request waits while it wakes a sleeping preview, in seconds.
+    pub wake_timeout_seconds: u64,
+    /// The time after which a person who waits for a sleeping preview gets its page, in seconds.
+    pub wake_page_seconds: u64,
+    /// Requests of crawlers and scanners wake sleeping previews, too.
+    pub wake_for_bots: bool,
+    /// innkeeperd's socket for requests to wake previews; empty means `<runtime_dir>/wake.sock`.
+    pub wake_socket: String,
 }
 
 impl Default for Pages {
@@ -45,7 +57,11 @@ impl Default for Pages {
             max_connections: 1024,
             max_streams_per_address: 16,
             hold_seconds: 8,
-            max_holds_per_address: 64,
+            max_holds_per_address: 128,
+            wake_timeout_seconds: 30,
+            wake_page_seconds: 4,
+            wake_for_bots: false,
+            wake_socket: String::new(),
         }
     }
 }
@@ -57,11 +73,20 @@ impl Pages {
         (self.max_connections / 3).max(1)
     }
 
+    /// Returns the path of innkeeperd's socket for requests to wake previews.
+    #[must_use]
+    pub fn wake_socket(&self, runtime_dir: &Path) -> PathBuf {
+        match self.wake_socket.as_str() {
+            "" => runtime_dir.join(WAKE_SOCKET),
+            path => path.into(),
+        }
+    }
+
     /// Checks the values beyond their types.
     ///
     /// # Errors
     /// [`ConfigError::Value`] for the first invalid setting.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self, runtime_dir: &Path) -> Result<(), ConfigError> {
         let invalid = |setting, problem: &str| Err(ConfigError::value(setting, problem));
         if !self.directory.is_absolute() {
             return invalid("pages.directory", "the path must start with '/'");
@@ -87,12 +112,31 @@ impl Pages {
                 "must be at most 60, and at least 1",
             );
         }
+        if !(1..=MAX_WAKE).contains(&self.wake_timeout_seconds) {
+            return invalid("pages.wake_timeout_seconds", "must be 1 to 600");
+        }
+        if self.wake_page_seconds > self.wake_timeout_seconds {
+            return invalid(
+                "pages.wake_page_seconds",
+                "must be at most pages.wake_timeout_seconds",
+            );
+        }
+        let wake = self.wake_socket(runtime_dir);
+        if !wake.is_absolute() {
+            return invalid("pages.wake_socket", "the path must start with '/'");
+        }
+        if wake.as_os_str().len() > MAX_SOCKET {
+            return invalid(
+                "pages.wake_socket",
+                "the path of a socket has 107 bytes at most",
+            );
+        }
         Ok(())
     }
 }
 
 /// Reports whether a path needs no quoting in a Caddyfile.
-fn is_plain(path: &std::path::Path) -> bool {
+fn is_plain(path: &Path) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._/+@".contains(c);
     path.is_absolute() && path.to_str().is_some_and(|text| text.chars().all(is_plain))
 }

@@ -26,7 +26,7 @@ use crate::intake::{self, Notifier};
 use crate::lock::{LockError, StateLock};
 use crate::prefetch::Prefetches;
 use crate::registry::{self, Entry};
-use crate::{previews, systemd, wiring};
+use crate::{previews, systemd, wakes, wiring};
 
 /// Grace period for running operations at shutdown. The rest resumes at the next start.
 const OPERATIONS_GRACE: Duration = Duration::from_secs(20);
@@ -98,10 +98,16 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     adopt(&engine, previews.as_ref()).await?;
     backup::clean_up(&engine, &config.state_dir).await;
     engine.restore().await?;
-    if let Some(previews) = &previews {
-        previews.start(notifier.subscribe());
-        engine.set_level_hooks(Box::new(previews.clone()));
-    }
+    let waking = match &previews {
+        Some(previews) => {
+            previews.start(notifier.subscribe());
+            engine.set_level_hooks(Box::new(previews.clone()));
+            let pages = &config.pages;
+            let socket = wakes::bind(&pages.wake_socket(&config.runtime_dir), &pages.group)?;
+            Some(tokio::spawn(wakes::serve(socket, previews.clone())))
+        }
+        None => None,
+    };
     let prefetches = Prefetches::new(engine.clone(), previews.clone());
     prefetches.resume().await;
     let context = Context {
@@ -152,6 +158,9 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     }
     systemd::stopping();
     info!("stopping; guests keep running");
+    if let Some(waking) = waking {
+        waking.abort();
+    }
     if let Some(previews) = &previews {
         previews.stop().await;
     }

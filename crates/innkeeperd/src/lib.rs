@@ -16,6 +16,7 @@ mod registry;
 mod socket;
 mod start_check;
 mod systemd;
+mod wakes;
 mod wiring;
 
 pub use daemon::run;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use innkeeper_host::{FileError, FileErrorExt};
 use nix::unistd::{Gid, Group, chown};
-use tokio::net::UnixListener;
+use tokio::net::{UnixDatagram, UnixListener};
 
 /// Returns the id of a group, if the group exists.
 pub(crate) fn group_id(name: &str) -> Option<Gid> {
@@ -20,13 +20,29 @@ pub(crate) fn group_id(name: &str) -> Option<Gid> {
 /// # Errors
 /// When the socket cannot be created.
 pub(crate) fn bind(path: &Path, group: Option<Gid>) -> Result<UnixListener, FileError> {
+    bind_as(path, group, |path| UnixListener::bind(path))
+}
+
+/// As [`bind`], for datagrams.
+///
+/// # Errors
+/// When the socket cannot be created.
+pub(crate) fn bind_datagram(path: &Path, group: Option<Gid>) -> Result<UnixDatagram, FileError> {
+    bind_as(path, group, |path| UnixDatagram::bind(path))
+}
+
+fn bind_as<S>(
+    path: &Path,
+    group: Option<Gid>,
+    bind: impl FnOnce(&Path) -> io::Result<S>,
+) -> Result<S, FileError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).on("create", directory)?;
     }
     // Created under another name and renamed with its final permissions, so that no stranger can ever connect.
     let temporary = path.with_extension("new");
     remove_if_present(&temporary).on("remove", &temporary)?;
-    let listener = UnixListener::bind(&temporary).on("listen on", &temporary)?;
+    let listener = bind(&temporary).on("listen on", &temporary)?;
     if group.is_some() {
         chown(&temporary, None, group).on("give to the group", &temporary)?;
     }

@@ -311,6 +311,7 @@ mod tests {
             started_at: Timestamp::UNIX_EPOCH,
             steps: Vec::new(),
             interruption: None,
+            wake: None,
             details: None,
         }
     }

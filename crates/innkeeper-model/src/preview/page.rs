@@ -19,6 +19,10 @@ pub const MAX_PAGE_COLUMNS: usize = 600;
 /// Maximum length of a status file, in bytes. Readers refuse longer ones.
 pub const MAX_PAGE_BYTES: usize = 1 << 20;
 
+/// Name of the socket in the daemon's directory of sockets on which `innkeeper-pages` requests wakes. Each request is a
+/// datagram with a preview's slug and has no response: the status shows the result.
+pub const WAKE_SOCKET: &str = "wake.sock";
+
 /// Ending of the names of status files.
 pub const PAGE_SUFFIX: &str = ".json";
 
@@ -39,6 +43,9 @@ pub struct PageStatus {
     /// The reason that the app does not answer although it was live.
     #[serde(default)]
     pub interruption: Option<Interruption>,
+    /// The wake of a guest that was asleep, until the app answers.
+    #[serde(default)]
+    pub wake: Option<PageWake>,
     /// Everything that anonymous visitors of a private repository's preview do not see.
     #[serde(default)]
     pub details: Option<PageDetails>,
@@ -54,6 +61,16 @@ pub enum Interruption {
     Restarting,
     /// The guest is asleep.
     Asleep,
+}
+
+/// The wake of a sleeping guest, in progress or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageWake {
+    /// Time at which it began.
+    pub since: Timestamp,
+    /// After a failure, the time from which a request wakes the guest again. `None` while the wake is in progress.
+    #[serde(default)]
+    pub retry_at: Option<Timestamp>,
 }
 
 /// A state in the life of a commit.

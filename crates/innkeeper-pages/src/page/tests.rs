@@ -28,6 +28,7 @@ fn full() -> PageStatus {
         since: time("00:05"),
         started_at: time("00:00"),
         interruption: None,
+        wake: None,
         steps: vec![
             step(PreviewState::Queued, "00:00"),
             step(PreviewState::Evaluating, "00:01"),

@@ -3,3 +3,4 @@
 mod events;
 mod responses;
 mod support;
+mod wakes;

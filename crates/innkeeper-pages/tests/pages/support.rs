@@ -29,7 +29,8 @@ impl Program {
         allow(&statuses, 0o755);
         let config = place.join("config.toml");
         let text = format!(
-            "state_dir = '/nowhere'\n[log]\nlevel = 'warn'\n[pages]\ndirectory = '{}'\nsocket = '{}'\n{settings}",
+            "state_dir = '/nowhere'\nruntime_dir = '{}'\n[log]\nlevel = 'warn'\n[pages]\ndirectory = '{}'\nsocket = '{}'\n{settings}",
+            place.display(),
             statuses.display(),
             place.join("pages.sock").display(),
         );
@@ -80,6 +81,15 @@ impl Program {
     pub(crate) fn remove(&self, slug: &str) {
         let path = self.directory.path().join(format!("statuses/{slug}.json"));
         std::fs::remove_file(path).expect("removed");
+    }
+
+    /// Opens the daemon's socket for wakes.
+    pub(crate) fn daemon(&self) -> UnixDatagram {
+        let path = self.directory.path().join("wake.sock");
+        let socket = UnixDatagram::bind(&path).expect("listens");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        allow(&path, 0o666);
+        socket
     }
 
     /// Sends a request and returns the connection.
@@ -153,6 +163,22 @@ pub(crate) fn read_until(stream: &mut UnixStream, text: &str) -> String {
         }
         assert!(length > 0, "the stream ended without {text:?}: {shown}");
     }
+}
+
+/// Returns the slug in the next datagram.
+pub(crate) fn asked(daemon: &UnixDatagram) -> String {
+    let mut buffer = [0; 64];
+    let length = daemon.recv(&mut buffer).expect("a datagram");
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+/// Returns the status of a preview that is asleep. `wake` is the wake, as JSON.
+pub(crate) fn asleep(wake: &str) -> String {
+    status("live", &[]).replacen(
+        "{",
+        &format!(r#"{{"interruption":"asleep","wake":{wake},"#),
+        1,
+    )
 }
 
 /// Returns a status in a state, with one line of the log for each text.

@@ -53,19 +53,22 @@ fn age_of_the_preview_decides_across_repositories() {
 }
 
 #[tokio::test]
-async fn visit_is_a_use_and_starts_an_expired_preview() {
-    let mut harness = Harness::new().await;
-    harness.claim().await;
-    let expired = PreviewFact::State(PreviewState::Expired);
-    let before = harness.set(vec![expired]).await.record.last_activity;
+async fn visit_is_a_use_unless_the_preview_has_expired() {
+    let harness = Harness::new().await;
+    let before = harness.claim().await.record.last_activity;
     let visited = before + jiff::SignedDuration::from_secs(60);
-    harness.host.world().visits = vec![(slug(), visited)];
-    let capacity = harness.parts.resync.capacity.clone();
-    capacity.record_visits().await.expect("recorded");
-    let record = harness.record().await;
-    assert_eq!(record.state, PreviewState::Queued);
-    assert_eq!(record.last_activity, visited);
-    assert!(harness.was_woken());
+    let visit = async |state| {
+        harness.set(vec![PreviewFact::State(state)]).await;
+        harness.host.world().visits = vec![(slug(), visited)];
+        let capacity = harness.parts.resync.capacity.clone();
+        capacity.record_visits().await.expect("recorded");
+        let record = harness.record().await;
+        assert_eq!(record.state, state);
+        record.last_activity
+    };
+    // Crawlers visit its page, too.
+    assert_eq!(visit(PreviewState::Expired).await, before);
+    assert_eq!(visit(PreviewState::Live).await, visited);
 }
 
 #[tokio::test]

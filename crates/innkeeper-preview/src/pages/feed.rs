@@ -1,13 +1,35 @@
 //! The part of a status that does not follow from the preview's record: the log, and the times of the steps.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use innkeeper_model::BuildProgress;
 use innkeeper_model::preview::page::{
-    Interruption, MAX_PAGE_LINES, PageLine, PageStatus, PageStep, page_text,
+    Interruption, MAX_PAGE_LINES, PageLine, PageStatus, PageStep, PageWake, page_text,
 };
 use innkeeper_model::preview::{CommitSha, PreviewRecord, PreviewState};
-use jiff::Timestamp;
+use innkeeper_model::{BuildProgress, Failure};
+use jiff::{SignedDuration, Timestamp};
+
+/// Time after a failed wake in which no request wakes the guest again, so that programs that try again and again do not, either.
+const WAKE_RETRY: SignedDuration = SignedDuration::from_secs(30);
+
+/// The wake of a sleeping guest.
+#[derive(Clone, Debug)]
+pub(super) struct Wake {
+    since: Timestamp,
+    /// Its failure, and the time from which a request wakes the guest again.
+    pub(super) failed: Option<(Failure, Timestamp)>,
+}
+
+impl Wake {
+    /// Returns the part of a status.
+    pub(super) fn status(&self) -> PageWake {
+        PageWake {
+            since: self.since,
+            retry_at: self.failed.as_ref().map(|(_, retry_at)| *retry_at),
+        }
+    }
+}
 
 /// The log and the steps of the present attempt.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +46,8 @@ pub(super) struct Feed {
     pub(super) steps: Vec<PageStep>,
     /// The reason that the app does not answer although it was live.
     pub(super) interruption: Option<Interruption>,
+    /// The wake of the guest, which the next start of the daemon forgets.
+    pub(super) wake: Option<Wake>,
     /// Progress of the build.
     pub(super) progress: Option<BuildProgress>,
 }
@@ -42,8 +66,55 @@ impl Feed {
             lines,
             steps: status.steps.clone(),
             interruption: status.interruption,
+            wake: None,
             progress: None,
         }
+    }
+
+    /// Records why the app does not answer. A wake in progress ends when it answers.
+    pub(super) fn interrupt(&mut self, interruption: Option<Interruption>) {
+        if !self.keeps_wake(interruption) {
+            self.wake = None;
+        }
+        self.interruption = interruption;
+    }
+
+    /// Reports whether [`Self::interrupt`] changes nothing.
+    pub(super) fn is_interrupted(&self, interruption: Option<Interruption>) -> bool {
+        self.interruption == interruption && (self.wake.is_none() || self.keeps_wake(interruption))
+    }
+
+    fn keeps_wake(&self, interruption: Option<Interruption>) -> bool {
+        let is_in_progress = self.wake.as_ref().is_some_and(|wake| wake.failed.is_none());
+        is_in_progress && interruption == Some(Interruption::Restarting)
+    }
+
+    /// Records that a request wakes the guest.
+    pub(super) fn begin_wake(&mut self) {
+        self.interruption = Some(Interruption::Asleep);
+        self.wake = Some(Wake {
+            since: Timestamp::now(),
+            failed: None,
+        });
+    }
+
+    /// Records that the guest is asleep, since it could not be woken or for another reason.
+    pub(super) fn fall_asleep(&mut self, failure: Option<Failure>, retry_in: Option<Duration>) {
+        self.interruption = Some(Interruption::Asleep);
+        let last = self.wake.take();
+        self.wake = failure.map(|failure| {
+            let now = Timestamp::now();
+            let since = last.as_ref().map_or(now, |last| last.since);
+            let known = last.and_then(|last| last.failed);
+            let known = known.filter(|(known, _)| retry_in.is_none() && *known == failure);
+            let retry_in = retry_in.and_then(|time| SignedDuration::try_from(time).ok());
+            let retry_at = now + retry_in.unwrap_or(WAKE_RETRY);
+            let failed = known.unwrap_or((failure, retry_at));
+            Wake {
+                since,
+                failed: Some(failed),
+            }
+        });
     }
 
     /// Reports whether the log has no line.

@@ -5,7 +5,7 @@ use innkeeper_model::preview::{PreviewRecord, PreviewState, text};
 use innkeeper_model::{Code, Failure, Kind};
 use innkeeper_store::Preview;
 
-use super::feed::{Feed, since};
+use super::feed::{Feed, Wake, since};
 use crate::PreviewsConfig;
 use crate::config::PageContents;
 use crate::masks::Mask;
@@ -29,6 +29,7 @@ pub(super) fn compose(
         started_at: record.rollout.began_at.unwrap_or(record.created_at),
         steps: feed.steps.clone(),
         interruption: feed.interruption,
+        wake: feed.wake.as_ref().map(Wake::status),
         details: is_shown.then(|| details(config, preview, feed, mask)),
     }
 }
@@ -38,6 +39,11 @@ fn details(config: &PreviewsConfig, preview: &Preview, feed: &Feed, mask: &Mask)
     // A missing permission of the host concerns no visitor.
     let fault = record.fault.as_ref();
     let fault = fault.filter(|fault| fault.code != Code::NoAccess);
+    let failed_wake = feed.wake.as_ref().and_then(|wake| wake.failed.as_ref());
+    let failure = match failed_wake {
+        Some((fault, _)) => Some(wake_failure(fault, mask)),
+        None => fault.map(|fault| failure(fault, mask)),
+    };
     PageDetails {
         repo: record.repo.clone(),
         web_url: config.clone_url.clone(),
@@ -48,7 +54,7 @@ fn details(config: &PreviewsConfig, preview: &Preview, feed: &Feed, mask: &Mask)
         head_repo: record.head_repo.clone(),
         commit: record.wanted_sha.clone(),
         progress: feed.progress.clone(),
-        failure: fault.map(|fault| failure(fault, mask)),
+        failure,
         advice: advice(config, record),
         log: feed.log(),
     }
@@ -86,6 +92,21 @@ fn failure(fault: &Failure, mask: &Mask) -> PageFailure {
         remedy: fault.remedy.as_deref().map(shown),
         lines: lines.iter().map(|line| shown(line)).collect(),
     }
+}
+
+/// Returns the failure of a wake as strangers may see it.
+fn wake_failure(fault: &Failure, mask: &Mask) -> PageFailure {
+    if fault.code.is_host_fault() {
+        return PageFailure {
+            message: "This is a problem of the host, not of the commit.".to_owned(),
+            remedy: Some(
+                "The administrator of this host finds the cause with `innkeeper doctor`."
+                    .to_owned(),
+            ),
+            lines: Vec::new(),
+        };
+    }
+    failure(fault, mask)
 }
 
 /// Returns the next action that brings the preview forward.

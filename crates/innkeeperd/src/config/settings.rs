@@ -453,7 +453,7 @@ impl Config {
             return invalid("api.socket", "the path of a socket has 107 bytes at most");
         }
         self.webhook.validate(&self.runtime_dir)?;
-        self.pages.validate()?;
+        self.pages.validate(&self.runtime_dir)?;
         self.dns.validate()?;
         if self.intake_socket() == self.socket() {
             return invalid(

@@ -71,7 +71,16 @@ impl PreviewHost {
         Self::configured(engine, &format!("interval_seconds = 1\n{previews}"))
     }
 
+    /// With further settings of `[pages]`.
+    pub(crate) fn with_pages(pages: &str) -> Self {
+        Self::with_all("", "interval_seconds = 3600", pages)
+    }
+
     fn configured(more: &str, previews: &str) -> Self {
+        Self::with_all(more, previews, "")
+    }
+
+    fn with_all(more: &str, previews: &str, more_pages: &str) -> Self {
         let mut sandbox = Sandbox::new();
         let runtime = Runtime::new().expect("a runtime");
         let root = sandbox.path().to_owned();
@@ -104,7 +113,7 @@ impl PreviewHost {
              secret_files = ['{secret}']\nenvironment_files = ['{env}']\n\
              [github]\napi_url = '{api}'\nwebhook_url = 'http://{HOOK}/webhook/github'\n\
              [caddy]\ndirectory = '{sites}'\ncaddyfile = '{caddyfile}'\ntable = '{table}'\nadmin = '{admin}'\n\
-             tls = 'none'\n[pages]\ndirectory = '{pages}'\nsocket = '{pages_socket}'\ngroup = '{NOBODYS_GROUP}'\n\
+             tls = 'none'\n[pages]\ndirectory = '{pages}'\nsocket = '{pages_socket}'\ngroup = '{NOBODYS_GROUP}'\n{more_pages}\n\
              [evaluation]\nnixpkgs = '{nixpkgs}'\nbase_module = '{nixpkgs}/base/base.nix'\nuser = '64999'\n\
              gcroots_dir = '{roots}'\n\
              {more}\n\
@@ -366,6 +375,13 @@ impl PreviewHost {
             let reactions = by_author.flat_map(|comment| &comment.reactions);
             reactions.map(|(_, content)| content.clone()).collect()
         })
+    }
+
+    /// Kills innkeeper-pages and starts it again.
+    pub(crate) fn kill_pages(&mut self) {
+        self.pages.kill().expect("killed");
+        self.pages.wait().expect("waited");
+        self.pages = run_pages(self.root(), &self.sandbox.config());
     }
 
     /// Simulates a reboot: ends all processes, and restarts Caddy.

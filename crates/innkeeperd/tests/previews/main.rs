@@ -35,6 +35,7 @@ mod storm;
 #[expect(dead_code, unused_imports, reason = "the e2e tests use more of it")]
 mod support;
 mod tokens;
+mod waking;
 mod webhooks;
 #[path = "../intake/workload.rs"]
 #[expect(dead_code, reason = "the intake tests use more of it")]

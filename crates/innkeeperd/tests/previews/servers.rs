@@ -48,7 +48,7 @@ pub(crate) fn run_pages(root: &Path, config: &Path) -> Child {
     let copied = Command::new("cp").arg(&built).arg(&program).status();
     assert!(copied.expect("runs").success(), "cargo build --workspace");
     let sockets = root.join("pages-run");
-    fs::create_dir(&sockets).expect("made");
+    fs::create_dir_all(&sockets).expect("made");
     std::os::unix::fs::chown(&sockets, Some(NOBODY), Some(NOBODY)).expect("chown");
     let child = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])

@@ -51,7 +51,7 @@ fn routing(config: &CaddyConfig) -> String {
         proxy("@shortcut", "{http.regexp.app.1}"),
         // The name in `paths` is not only an address.
         format!("\troute {{\n{stripped}\troute {{\n"),
-        unavailable::held(config),
+        unavailable::removed_headers(),
         rules(config),
         placeholder(config),
         outdated(config),
@@ -110,7 +110,7 @@ fn rules(config: &CaddyConfig) -> String {
 {matcher}	vars @rule innkeeper_rule {{http.matchers.file.relative}}
 {deep}	}}
 	request_header -{PATH_HEADER}
-	@found vars_regexp rule innkeeper_rule ^/(?:{TREE}|(.*)/{TREE}|(.*){EXACT})/([^/=]+)=([^/=]*)=([^/=]*)$
+{held}	@found vars_regexp rule innkeeper_rule ^/(?:{TREE}|(.*)/{TREE}|(.*){EXACT})/([^/=]+)=([^/=]*)=([^/=]*)$
 	route @found {{
 {actions}	}}
 	}}
@@ -120,6 +120,7 @@ fn rules(config: &CaddyConfig) -> String {
         segments = "(?:([^/]+)/)?".repeat(SEGMENTS),
         matcher = file_matcher(config, "rule", RULES_DIR, &patterns),
         deep = deep(config, &exact),
+        held = unavailable::held(config),
         actions = actions(),
     )
 }

@@ -1,8 +1,9 @@
 //! Renders the handling of requests whose app does not answer.
 //!
-//! While an app restarts, the table has its host as held: Caddy sends a subrequest to `innkeeper-pages`, which responds with
-//! 204 once the app accepts connections. The request, with its body or its upgrade, then goes on to the app. Any other
-//! response is for the visitor.
+//! While an app restarts or its guest is asleep, the table has its host as held: Caddy sends a subrequest to `innkeeper-pages`,
+//! which responds with 204 once the app accepts connections. The request, with its body or its upgrade, then goes on to the app.
+//! Any other response is for the visitor. The subrequest has no body, so that it can be sent again: if `innkeeper-pages` crashes
+//! meanwhile, Caddy does so. A path that no rule of the host has is not held: it has 404, and wakes nobody.
 //!
 //! A live app can still refuse a connection. Then Caddy's error handling applies. A request without a body waits and is
 //! sent to the app once more; the body of another one is lost, so it gets the page. The app of a settled host has no address
@@ -38,6 +39,9 @@ const AGAIN: &str = "X-Innkeeper-Again";
 /// Selects the handler of the internal site.
 const UNAVAILABLE: &str = "X-Innkeeper-Unavailable";
 
+/// The paths of `innkeeper-pages` itself.
+const RESERVED: &str = "/.innkeeper/";
+
 /// Response if `innkeeper-pages` does not answer, either.
 const NO_ANSWER: &str = "This preview does not answer at the moment.";
 
@@ -49,6 +53,14 @@ const NO_ANSWER_PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"u
 
 /// Response if the app exceeds the `timeout` of its route.
 const SLOW: &str = "The app did not respond in time.";
+
+/// Number of times that a subrequest is sent again, and the interval. Together they must be longer than a restart of
+/// `innkeeper-pages`, and are the delay of [`NO_ANSWER`] without it.
+const RETRIES: u32 = 16;
+const RETRY_INTERVAL: &str = "250ms";
+
+/// The variable that [`held`] sets for the paths of `innkeeper-pages` itself, in place of the name of a rule.
+const OWN_PATH: &str = "own";
 
 /// Maximum length of a name in the table, in bytes.
 const MAX_NAME: usize = 255;
@@ -66,25 +78,38 @@ pub(super) fn app_name(slug: &str, address: &str, ports: impl IntoIterator<Item 
     name
 }
 
-/// Renders the wait for an app that is being restarted. The request goes on to the following handlers afterwards.
+/// Renders the removal of the visitor's own headers of these names from all requests that are looked up in the rules.
+pub(super) fn removed_headers() -> String {
+    removed(2)
+}
+
+/// Renders the wait for an app that is being restarted or is asleep, for requests that have a rule. The request goes on to the
+/// following handlers afterwards.
 pub(super) fn held(config: &CaddyConfig) -> String {
     format!(
         "\
-{removed}{matcher}		route @held {{
+	@own path {RESERVED}*
+	vars @own innkeeper_rule {OWN_PATH}
+	@ruled vars_regexp ruled innkeeper_rule ^(?:/|{OWN_PATH}$)
+	route @ruled {{
+{matcher}		route @held {{
 			reverse_proxy unix/{socket} {{
 				method GET
+				lb_retries {RETRIES}
+				lb_try_interval {RETRY_INTERVAL}
 				transport http {{
 					keepalive off
 				}}
 				header_up {HOLD} {{http.matchers.file.relative}}
+				header_up X-Forwarded-Method {{http.request.method}}
 {forwarding}				@ready status 204
 				handle_response @ready {{
 					vars innkeeper_ready yes
 				}}
 			}}
 		}}
+	}}
 ",
-        removed = removed(2),
         matcher = file_matcher(config, "held", HELD_DIR, "/*"),
         socket = config.pages.display(),
         forwarding = forwarding(config, "\t\t\t\t"),

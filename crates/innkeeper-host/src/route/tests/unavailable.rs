@@ -24,11 +24,7 @@ pub(super) fn serve_pages(rig: &Rig) -> (watch::Receiver<usize>, tokio::task::Jo
 }
 
 async fn respond(mut stream: tokio::net::UnixStream) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("read"));
-    }
-    let head = String::from_utf8(head).expect("UTF-8").to_lowercase();
+    let head = read_head_of(&mut stream).await.to_lowercase();
     assert!(head.starts_with("get "), "{head}");
     assert!(!head.contains("content-length"), "{head}");
     let header = |name: &str| {
@@ -215,6 +211,97 @@ async fn requests_to_an_app_that_ends_meanwhile_have_a_response() {
         );
         assert_eq!(response.body, shown, "{line}");
     }
+    stop_app(app).await;
+    rig.stop().await;
+}
+
+/// A spec with one path only.
+fn api(state: RouteState) -> RouteSpec {
+    RouteSpec {
+        routes: vec![rule("/api/*", 4000, false)],
+        ..web(state)
+    }
+}
+
+#[tokio::test]
+async fn only_requests_with_a_rule_are_held() {
+    let Some(rig) = Rig::start("held paths").await else {
+        return;
+    };
+    let listener = UnixListener::bind(rig.path("pages.sock")).expect("binds");
+    rig.ensure(&api(RouteState::Held)).await;
+    let answer = async || {
+        let (mut stream, _) = listener.accept().await.expect("accept");
+        let head = read_head_of(&mut stream).await;
+        let page = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nConnection: close\r\n\r\nPAGE";
+        stream.write_all(page).await.expect("written");
+        head
+    };
+    // Nobody is asked about other paths.
+    for path in ["/", "/apix", "/innkeeper/page.css"] {
+        assert_eq!(get("web.localhost", path).await.status, 404, "{path}");
+    }
+    // The files of the page have no rule.
+    for (line, method) in [
+        ("POST /api/x", "POST"),
+        ("GET /api/x", "GET"),
+        ("GET /.innkeeper/page.css", "GET"),
+    ] {
+        let forged = "X-Forwarded-Method: PUT\r\n";
+        let (response, head) = tokio::join!(request("web.localhost", line, forged, b""), answer());
+        assert_eq!(
+            (response.status, response.body.as_str()),
+            (503, "PAGE"),
+            "{line}"
+        );
+        let head = head.to_lowercase();
+        assert!(head.starts_with("get "), "{head}");
+        let expected = format!("x-forwarded-method: {}\r\n", method.to_lowercase());
+        assert!(head.contains(&expected), "{head}");
+        assert!(!head.contains("put"), "{head}");
+    }
+    rig.stop().await;
+}
+
+async fn read_head_of(stream: &mut tokio::net::UnixStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("read"));
+    }
+    String::from_utf8(head).expect("UTF-8")
+}
+
+/// innkeeper-pages is killed while it holds requests, and is absent for a moment: Caddy sends the subrequests again.
+#[tokio::test]
+async fn a_crash_of_the_program_that_holds_requests_loses_none() {
+    let Some(rig) = Rig::start("a crash during a hold").await else {
+        return;
+    };
+    let listener = UnixListener::bind(rig.path("pages.sock")).expect("binds");
+    rig.ensure(&web(RouteState::Held)).await;
+    let body = vec![b'x'; 3 << 20];
+    let posted = request("web.localhost", "POST /p", "", &body);
+    let socket = Socket::open("web.localhost", "/ws");
+    let crash = async {
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            read_head_of(&mut stream).await;
+            held.push(stream);
+        }
+        drop(listener);
+        std::fs::remove_file(rig.path("pages.sock")).expect("removed");
+        drop(held);
+        // The requests find nobody for a while.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        let pages = serve_pages(&rig);
+        (pages, start_app().await)
+    };
+    let (posted, mut socket, ((_arrivals, _pages), app)) = tokio::join!(posted, socket, crash);
+    let expected =
+        "127.0.1.7:3000 POST /p host=web.localhost:8080 for=127.0.0.1 proto=http body=3145728";
+    assert_eq!((posted.status, posted.body.as_str()), (200, expected));
+    assert!(socket.echoes().await);
     stop_app(app).await;
     rig.stop().await;
 }

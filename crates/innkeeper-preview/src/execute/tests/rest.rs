@@ -14,7 +14,7 @@ async fn resting_guest_is_left_alone_until_it_is_woken() {
     let health = &harness.parts.parts.health;
     for (level, state) in [
         (Level::Paused, RouteState::Live),
-        (Level::Asleep, RouteState::Placeholder),
+        (Level::Asleep, RouteState::Held),
         (Level::Paused, RouteState::Live),
         (Level::Awake, RouteState::Live),
     ] {
@@ -57,7 +57,7 @@ async fn follow(harness: &Harness, app: App) -> Result<(), PreviewError> {
 #[tokio::test]
 async fn rest_that_begins_before_a_revival_is_kept() {
     for (level, state) in [
-        (Some(Level::Asleep), RouteState::Placeholder),
+        (Some(Level::Asleep), RouteState::Held),
         (Some(Level::Paused), RouteState::Live),
         (None, RouteState::Placeholder),
     ] {
@@ -111,7 +111,7 @@ async fn rest_that_begins_during_a_revival_is_no_failure() {
 }
 
 #[tokio::test]
-async fn paused_guest_without_processes_has_a_page() {
+async fn paused_guest_without_processes_is_asleep() {
     let harness = harness(serve_app().await).await;
     execute(&harness).await.expect("restored");
     let set = harness.store.set_level(&slug(), Level::Paused).await;
@@ -119,7 +119,7 @@ async fn paused_guest_without_processes_has_a_page() {
     // As after a reboot of the host, before the engine has recorded it.
     harness.host.world().units.clear();
     execute(&harness).await.expect("maintained");
-    assert_eq!(route(&harness), RouteState::Placeholder);
+    assert_eq!(route(&harness), RouteState::Held);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn guest_that_does_not_wake_is_left_asleep_with_the_reason() {
     execute(&harness).await.expect("left alone");
     let left = harness.host.world().failures["unit.ensure"].times;
     assert_eq!(u32::MAX - left, 1, "it is not retried");
-    assert_eq!(route(&harness), RouteState::Placeholder);
+    assert_eq!(route(&harness), RouteState::Held);
     let asleep = guest(&harness).await;
     assert_eq!(asleep.rests(), Some(Level::Asleep));
     let failure = asleep.wake_failure.expect("the reason");

@@ -1,0 +1,98 @@
+//! Requests of visitors that wake a sleeping preview.
+//!
+//! `innkeeper-pages` holds a request to a preview whose guest is asleep, and asks for a wake of the guest, again and again until
+//! the preview's status changes. So a call does nothing unless the guest is asleep and nobody wakes it yet.
+
+use innkeeper_engine::EngineError;
+use innkeeper_model::preview::PreviewState;
+use innkeeper_model::{Explain as _, Failure, GuestName, Level, chain};
+use innkeeper_store::{Presence, Preview, PreviewFact};
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use crate::visitor_wakes::VisitorWake;
+use crate::workers::WakeReason;
+use crate::{PreviewError, Previews};
+
+impl Previews {
+    /// Begins to wake a preview that a visitor requests: its guest if that is asleep, or the preview if it has expired. Has no
+    /// effect on others, and does not wait for the end. A failure is logged, and shown by the preview's page.
+    pub async fn wake_for_visitor(&self, slug: &GuestName) {
+        if let Err(error) = self.begin_wake(slug).await {
+            warn!(%slug, code = %error.code(), "no visitor wakes the preview: {}", chain(&error));
+        }
+    }
+
+    async fn begin_wake(&self, slug: &GuestName) -> Result<(), PreviewError> {
+        let components = &self.components;
+        let preview = components.store.preview(slug).await?;
+        let Some(preview) = preview.filter(|preview| preview.desired == Presence::Present) else {
+            return Ok(());
+        };
+        if preview.record.state == PreviewState::Expired {
+            info!(%slug, "a visitor starts the preview again");
+            let again = PreviewFact::State(PreviewState::Queued);
+            self.record_visit(&preview, Some(again)).await?;
+            components.workers.wake(slug, WakeReason::Command);
+            return Ok(());
+        }
+        let guest = components.store.guest(slug).await?;
+        if guest.and_then(|guest| guest.rests()) != Some(Level::Asleep) {
+            return Ok(());
+        }
+        let Some(wake) = components.visitor_wakes.begin(slug) else {
+            return Ok(());
+        };
+        info!(%slug, "a visitor wakes the preview");
+        self.record_visit(&preview, None).await?;
+        components.routing.show_waking(slug).await;
+        let previews = self.clone();
+        components
+            .background
+            .spawn(async move { previews.finish_wake(&preview, wake).await });
+        Ok(())
+    }
+
+    /// Wakes the guest, and has the preview's worker start the app or show the failure.
+    async fn finish_wake(&self, preview: &Preview, wake: VisitorWake) {
+        let components = &self.components;
+        let slug = &preview.record.slug;
+        let woken = components.engine.wake_on_demand(slug).await;
+        drop(wake);
+        match woken {
+            Ok(()) => return self.follow_wake(preview, Some(Level::Asleep)),
+            // It failed a moment ago.
+            Err(EngineError::NotWoken { retry_in, .. }) => {
+                components.routing.refuse_wake(slug, retry_in).await;
+            }
+            Err(error) => {
+                let failure = Failure::from(&error);
+                warn!(%slug, code = %failure.code, "the preview does not wake: {failure}");
+                components
+                    .journal
+                    .note(slug, format!("It does not wake: {failure}."));
+            }
+        }
+        components.workers.wake(slug, WakeReason::Check);
+    }
+
+    /// Records a use of a preview: it is not removed for want of use, and makes no room for others.
+    async fn record_visit(
+        &self,
+        preview: &Preview,
+        more: Option<PreviewFact>,
+    ) -> Result<(), PreviewError> {
+        let record = &preview.record;
+        let now = Timestamp::now();
+        let mut facts = vec![
+            PreviewFact::Active(now.max(record.last_activity)),
+            PreviewFact::Visited(now),
+        ];
+        facts.extend(more);
+        self.components
+            .store
+            .set_preview(&record.slug, facts)
+            .await?;
+        Ok(())
+    }
+}
