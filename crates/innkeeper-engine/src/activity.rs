@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 use innkeeper_facilities::{GuestTraffic, PacketCount};
-use innkeeper_model::GuestName;
+use innkeeper_model::{GuestName, Verb};
 
 /// The time over which traffic and processor time are averaged.
 pub(crate) const WINDOW: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ pub(crate) struct Reading {
 /// A use of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// It has just been found: uses before that are unknown.
+    /// It has just been found, or was not measured for a while: uses before that are unknown.
     Found,
     /// Open sessions.
     Sessions(usize),
@@ -91,7 +91,9 @@ pub(crate) enum Use {
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Found => f.write_str("its start, or that of innkeeperd"),
+            Self::Found => {
+                f.write_str("its start, that of innkeeperd, or a gap in the measurement")
+            }
             Self::Sessions(1) => f.write_str("an open session (exec)"),
             Self::Sessions(number) => write!(f, "{number} open sessions (exec)"),
             Self::Operation => f.write_str("an operation in progress"),
@@ -107,9 +109,19 @@ impl fmt::Display for Use {
     }
 }
 
+/// The time between two readings of a guest after which its uses in between are unknown: measurements failed.
+const GAP: Duration = Duration::from_secs(30);
+
+/// Reports whether an operation is a use of its guest. A change of the level alone is none, and neither is the daemon's own work.
+pub(crate) fn is_use(verb: Verb) -> bool {
+    !matches!(verb, Verb::Pause | Verb::Sleep | Verb::Wake | Verb::Restore)
+}
+
 /// The use of a guest until its last reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Usage {
+    /// The time of the last reading.
+    pub(crate) read_at: Duration,
     /// The time of the last use.
     pub(crate) used_at: Duration,
     /// The last use.
@@ -122,6 +134,13 @@ pub(crate) struct Usage {
     pub(crate) bytes_from: f64,
     /// The number of open sessions.
     pub(crate) sessions: usize,
+}
+
+impl Usage {
+    /// Returns how long the guest had been idle at its last reading. It does not grow while measurements fail.
+    pub(crate) fn idle(&self) -> Duration {
+        self.read_at.saturating_sub(self.used_at)
+    }
 }
 
 /// The amounts in a window.
@@ -316,6 +335,7 @@ impl Tracked {
             owes_response: false,
             reached_at: None,
             usage: Usage {
+                read_at: now,
                 used_at: now,
                 by: Use::Found,
                 cpu_percent: None,
@@ -344,7 +364,9 @@ impl Tracked {
         self.window.time += time;
         self.window.bytes = self.window.bytes.saturating_add(to.saturating_add(from));
         self.window.cpu_time += cpu_time.unwrap_or_default();
-        let found = if reading.sessions > 0 {
+        let found = if time > GAP {
+            Some(Use::Found)
+        } else if reading.sessions > 0 {
             Some(Use::Sessions(reading.sessions))
         } else if reading.in_operation {
             Some(Use::Operation)
@@ -373,6 +395,7 @@ impl Tracked {
         self.usage.bytes_to = rate(to, seconds);
         self.usage.bytes_from = rate(from, seconds);
         self.usage.sessions = reading.sessions;
+        self.usage.read_at = now;
         (self.read_at, self.last) = (now, reading);
         found
     }

@@ -11,6 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
 use crate::EngineError;
+use crate::activity::{Use, is_use};
 use crate::inner::Inner;
 use crate::journal::Subject;
 use crate::observe::{has, resources};
@@ -102,6 +103,10 @@ impl<'a> Drive<'a> {
     fn leave(&self) {
         if let Some(id) = self.subject.operation {
             self.inner.in_flight.lock().remove(&id);
+            // It may have begun after the last measurement.
+            if is_use(self.verb) {
+                self.inner.note_use(self.name, Use::Operation);
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::activity::{ActivityConfig, Tracker};
+use crate::activity::{ActivityConfig, Tracker, Use};
 use crate::backoff::Failures;
 use crate::demands::Demands;
 use crate::disks::Disks;
@@ -149,6 +149,12 @@ impl Inner {
             tasks: TaskTracker::new(),
             probe,
         }
+    }
+
+    /// Notes a use of a guest between two measurements.
+    pub(crate) fn note_use(&self, guest: &GuestName, by: Use) {
+        let now = self.started.elapsed();
+        self.uses.lock().used(guest, now, by);
     }
 
     pub(crate) fn probe(&self, verb: Verb, step: &'static str, edge: Edge) {

@@ -20,7 +20,6 @@ impl Engine {
     /// # Errors
     /// When the store or the host cannot be queried.
     pub async fn usage(&self) -> Result<Vec<GuestUsage>, EngineError> {
-        let now = self.inner.started.elapsed();
         let mut guests = Vec::new();
         for view in self.list().await? {
             let is_asleep = view.state == GuestState::Asleep;
@@ -28,7 +27,7 @@ impl Engine {
             // The last measurement may be from before it slept.
             let usage = usage.filter(|_| !is_asleep);
             if usage.is_some() || is_asleep {
-                let idle = usage.map(|usage| now.saturating_sub(usage.used_at));
+                let idle = usage.map(|usage| usage.idle());
                 guests.push(self.usage_of(view, usage, idle));
             }
         }

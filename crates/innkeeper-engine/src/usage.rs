@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use innkeeper_model::{Explain, GuestName, UnitPhase, Verb, chain};
+use innkeeper_model::{Explain, GuestName, UnitPhase, chain};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
 use crate::EngineError;
-use crate::activity::Reading;
+use crate::activity::{Reading, Use, is_use};
 use crate::engine::Engine;
 use crate::sessions::OpenSession;
 
@@ -19,6 +19,8 @@ impl Engine {
     /// Opens a session of a user in a guest, which keeps the guest in use until it is dropped.
     #[must_use]
     pub fn open_session(&self, guest: &GuestName) -> OpenSession {
+        // It may end before the next measurement.
+        self.inner.note_use(guest, Use::Sessions(1));
         self.inner.sessions.open(guest)
     }
 
@@ -55,25 +57,36 @@ impl Engine {
     pub async fn measure_once(&self) -> Result<(), EngineError> {
         let host = &self.inner.host;
         let _measuring = self.inner.measuring.lock().await;
-        let running = self.running().await?;
         let operations = self.inner.store.running_operations().await?;
-        // A change of the level alone is no use.
-        let is_use = |verb| !matches!(verb, Verb::Pause | Verb::Sleep | Verb::Wake);
         let in_operation: HashSet<_> = (operations.into_iter())
             .filter(|operation| is_use(operation.verb))
             .filter_map(|operation| operation.guest)
             .collect();
         let traffic = host.traffic.traffic().await?;
         let mut readings = BTreeMap::new();
+        let mut running = None;
         for guest in self.inner.store.guests().await? {
-            if !running.contains(&guest.name) {
+            if !guest.should_have_processes() {
                 continue;
+            }
+            let cpu_time = host.units.cpu_time(&guest.name);
+            // A guest that runs has a cgroup. Only where that does not count processor time, its processes are looked up.
+            if cpu_time.is_none() {
+                if running.is_none() {
+                    running = Some(self.running().await?);
+                }
+                if !running
+                    .as_ref()
+                    .is_some_and(|running| running.contains(&guest.name))
+                {
+                    continue;
+                }
             }
             let addresses = self.inner.config.range.addresses(guest.slot);
             let traffic = addresses.and_then(|addresses| traffic.get(&addresses.guest));
             let reading = Reading {
                 traffic: traffic.copied().unwrap_or_default(),
-                cpu_time: host.units.cpu_time(&guest.name),
+                cpu_time,
                 sessions: self.inner.sessions.count(&guest.name),
                 in_operation: in_operation.contains(&guest.name),
             };
@@ -84,6 +97,7 @@ impl Engine {
         Ok(())
     }
 
+    /// Returns the guests that run. Looks at the processes of each guest.
     async fn running(&self) -> Result<HashSet<GuestName>, EngineError> {
         let units = self.inner.host.units.phases().await?;
         let running = units

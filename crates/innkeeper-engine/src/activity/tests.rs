@@ -69,6 +69,22 @@ fn guest_without_activity_is_idle_since_it_was_found() {
     assert_eq!(usage.cpu_percent, Some(0.0));
 }
 
+/// Measurements failed for an hour, in which the guest may have been used.
+#[test]
+fn time_without_measurements_is_not_idle() {
+    let mut guest = Guest::new();
+    guest.over(100 * SECOND, |_, _| {});
+    let before = guest.read();
+    assert_eq!(before.idle(), before.read_at - SECOND);
+    guest.now += HOUR;
+    assert_eq!(
+        guest.tracker.usage(&guest.name).expect("read").idle(),
+        before.idle()
+    );
+    let after = guest.read();
+    assert_eq!((after.idle(), after.by), (Duration::ZERO, Use::Found));
+}
+
 /// A WebSocket ping of 125 bytes each way every 25 s: the frame, and TCP's and IP's headers of both packets.
 #[test]
 fn keep_alive_is_no_use() {

@@ -62,6 +62,29 @@ async fn report_has_running_guests_with_their_last_use() {
     assert_eq!((left.sessions, left.last_use), (0, used.last_use));
 }
 
+#[tokio::test]
+async fn use_between_two_measurements_counts() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    let cpu_time = (name("web"), Duration::ZERO);
+    fixture.host.world().cpu_time.extend([cpu_time]);
+    // The cgroup alone shows that it runs: the processes of guests are not looked at.
+    let units = std::mem::take(&mut fixture.host.world().units);
+    fixture.measured().await;
+    fixture.host.world().units = units;
+    let last_use = async || {
+        let report = fixture.engine.usage().await.expect("a report");
+        report.first().and_then(|usage| usage.last_use.clone())
+    };
+    drop(fixture.engine.open_session(&name("web")));
+    assert_eq!(last_use().await.as_deref(), Some("an open session (exec)"));
+    let request = innkeeper_model::api::SnapshotRequest::default();
+    let taken = fixture.engine.snapshot(&name("web"), request, "test").await;
+    fixture.ended(taken.expect("accepted").accepted).await;
+    let is_used = async || last_use().await.as_deref() == Some("an operation in progress");
+    fixture.until("the snapshot counts", is_used).await;
+}
+
 /// A failed measurement keeps the last one: no guest becomes idle or forgotten by it.
 #[tokio::test]
 async fn failed_measurement_changes_nothing() {
@@ -91,7 +114,7 @@ async fn report_has_sleeping_guests_and_reasons() {
     assert_eq!((web.level, web.sleep_order), (Level::Awake, None));
     assert_eq!(
         web.sleep_reason,
-        "it was used 0 s ago: its start, or that of innkeeperd"
+        "it was used 0 s ago: its start, that of innkeeperd, or a gap in the measurement"
     );
     let report = fixture.engine.usage().await.expect("a report");
     let docs = report.last().expect("two guests");
