@@ -32,21 +32,36 @@ const VALUE: u16 = 1;
 /// # Errors
 /// The kernel's, such as `ENOENT` for a missing table.
 pub(super) fn add(table: &str, set: &str, address: Ipv4Addr) -> io::Result<()> {
-    change(NEW_ELEMENTS, CREATE, table, set, address)
+    commit(&[message(
+        NEW_ELEMENTS,
+        CREATE | wire::ACK,
+        table,
+        set,
+        address,
+    )])
 }
 
-/// Removes an address from a set. A missing one is success.
+/// Removes an address from sets, in one transaction. A set without it, and a missing table, are success.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn remove(table: &str, set: &str, address: Ipv4Addr) -> io::Result<()> {
-    match change(DELETE_ELEMENTS, 0, table, set, address) {
+pub(super) fn remove(table: &str, sets: &[&str], address: Ipv4Addr) -> io::Result<()> {
+    let last = sets.len().saturating_sub(1);
+    let mut messages = Vec::new();
+    for (index, set) in sets.iter().enumerate() {
+        // A missing element would undo the transaction, so it is added first.
+        messages.push(message(NEW_ELEMENTS, CREATE, table, set, address));
+        // The kernel reports errors of the others, too.
+        let flags = if index == last { wire::ACK } else { 0 };
+        messages.push(message(DELETE_ELEMENTS, flags, table, set, address));
+    }
+    match commit(&messages) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(()),
         result => result,
     }
 }
 
-fn change(kind: u16, flags: u16, table: &str, set: &str, address: Ipv4Addr) -> io::Result<()> {
+fn message(kind: u16, flags: u16, table: &str, set: &str, address: Ipv4Addr) -> Vec<u8> {
     let value = wire::nested(VALUE, &address.octets());
     let entry = wire::nested(ENTRY, &wire::nested(KEY, &value));
     let (table, set) = (wire::name(table), wire::name(set));
@@ -55,14 +70,17 @@ fn change(kind: u16, flags: u16, table: &str, set: &str, address: Ipv4Addr) -> i
         (SET, &*set),
         (ELEMENTS | wire::NESTED, &*entry),
     ];
-    let transaction = [
-        wire::request(BEGIN, 0, 0, TABLES, &[]),
-        wire::request(kind, flags | wire::ACK, wire::INET, 0, &attributes),
-        wire::request(END, 0, 0, TABLES, &[]),
-    ];
+    wire::request(kind, flags, wire::INET, 0, &attributes)
+}
+
+/// Carries out messages as one transaction. The last one must request a response.
+fn commit(messages: &[Vec<u8>]) -> io::Result<()> {
+    let begin = wire::request(BEGIN, 0, 0, TABLES, &[]);
+    let end = wire::request(END, 0, 0, TABLES, &[]);
+    let transaction = [begin, messages.concat(), end].concat();
     let socket = wire::socket(SocketFlags::empty())?;
-    send(&socket, &transaction.concat(), SendFlags::empty())?;
-    // The kernel responds while it receives the request.
+    send(&socket, &transaction, SendFlags::empty())?;
+    // The kernel responds while it receives the request: to a message that fails, or to the last one.
     let mut response = vec![0; 1 << 13];
     let (length, _) = recv(&socket, &mut response[..], RecvFlags::DONTWAIT)?;
     let response = response.get(..length).unwrap_or_default();

@@ -48,7 +48,7 @@ impl FirstPacketWatch {
     pub(super) fn unwatch(&self, table: &str, guest: Ipv4Addr) -> io::Result<()> {
         let mut watched = self.watched.lock();
         match watched.remove(&guest) {
-            true => elements::remove(table, PAUSED, guest),
+            true => elements::remove(table, &[PAUSED], guest),
             false => Ok(()),
         }
     }

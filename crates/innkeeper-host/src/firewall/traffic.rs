@@ -73,10 +73,7 @@ pub(super) fn addresses(table: &str, set: &str) -> io::Result<BTreeSet<Ipv4Addr>
 /// # Errors
 /// The kernel's.
 pub(super) fn forget(table: &str, guest: Ipv4Addr) -> io::Result<()> {
-    for set in [TO_GUESTS, FROM_GUESTS, OPENED] {
-        remove(table, set, guest)?;
-    }
-    Ok(())
+    remove(table, &[TO_GUESTS, FROM_GUESTS, OPENED], guest)
 }
 
 fn list(table: &str, set: &str) -> io::Result<Vec<(Ipv4Addr, PacketCount)>> {
