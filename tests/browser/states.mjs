@@ -71,7 +71,7 @@ export const STATES = [
     advice: "Push a commit to feature/menu that fixes it. The preview updates by itself.",
   })],
   ["updating", "Updating", status("s8", "updating", ["queued"])],
-  ["expired", "Asleep", status("s9", "expired", [])],
+  ["expired", "Expired", status("s9", "expired", [])],
   ["closing", "Being removed", status("s10", "closing", [], { log: [] })],
   ["stopped", "Stopped", status("s11", "live", [], {}, { interruption: "stopped" })],
   ["restarting", "Restarting", status("s12", "live", [], {}, { interruption: "restarting" })],

@@ -136,7 +136,7 @@ fn headline_of_state(state: PreviewState) -> &'static str {
         S::Updating => "Updating",
         S::Live => "The app does not answer",
         S::Failed => "This commit failed",
-        S::Expired => "Asleep",
+        S::Expired => "Expired",
         S::Stopped => "Stopped",
         S::Dropped => "Without a configuration",
         S::Closing => "Being removed",

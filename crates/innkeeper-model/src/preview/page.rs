@@ -57,10 +57,11 @@ pub struct PageStatus {
 pub enum Interruption {
     /// A user stopped the preview.
     Stopped,
-    /// The app, or its guest, is being restarted.
-    Restarting,
     /// The guest is asleep.
     Asleep,
+    /// The app, or its guest, is being restarted. Readers also take reasons of newer releases for this one.
+    #[serde(other)]
+    Restarting,
 }
 
 /// The wake of a sleeping guest, in progress or failed.
@@ -213,6 +214,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A daemon may be newer than the program that shows its pages.
+    #[test]
+    fn unknown_interruption_is_read_as_a_restart() {
+        let read = |word: &str| serde_json::from_str::<Interruption>(word).expect("a reason");
+        assert_eq!(read(r#""asleep""#), Interruption::Asleep);
+        for word in [r#""restarting""#, r#""of-a-newer-release""#] {
+            assert_eq!(read(word), Interruption::Restarting);
+        }
+        let written = serde_json::to_string(&Interruption::Restarting);
+        assert_eq!(written.expect("JSON"), r#""restarting""#);
+    }
 
     #[test]
     fn escape_sequences_are_removed_whole() {
