@@ -341,8 +341,6 @@ fn deploy(preview: &Preview, version: Version) -> Vec<Step> {
 fn maintain(preview: &Preview) -> Vec<Step> {
     match Version::live(preview) {
         None => vec![Step::ShowPage],
-        // A newer version was being set up when it was superseded by one that did not come that far.
-        Some(live) if preview.dirty => rollback(live),
         Some(_) => vec![Step::Inspect],
     }
 }
@@ -354,6 +352,10 @@ fn restore(preview: &Preview, app: App) -> Vec<Step> {
     match app {
         App::StoppedByUser => vec![Step::ShowStopped, Step::NoteStopped],
         App::Resting(Level::Asleep) => vec![Step::ShowAsleep],
+        // The app of another version would answer.
+        App::Resting(_) if preview.dirty => vec![Step::ShowPage],
+        // A newer version was being set up when it was superseded by one that did not come that far, or it failed.
+        _ if preview.dirty => rollback(live),
         App::Resting(_) => vec![Step::KeepRoute(live.meta)],
         App::Running => vec![Step::RepairRoute(live.meta), Step::RenewToken],
         App::Recovered => {

@@ -18,6 +18,10 @@ impl Executor {
         if let Some(held) = self.guests.held_back(slug).await? {
             return Ok(held.into());
         }
+        // The guest may hold another version.
+        if preview.dirty {
+            return Ok(App::Down);
+        }
         let guest = self.guests.view(slug).await?;
         let guest = guest.filter(|view| view.guest.closure == preview.live_closure);
         let (Some(meta), Some(guest)) = (&preview.live_meta, guest) else {

@@ -196,3 +196,32 @@ async fn accepted_rest_ends_work_in_hand_and_a_failed_one_is_followed() {
     assert_eq!(harness.parts.parts.health.watched().len(), 1);
     follower.abort();
 }
+
+/// A new version and the rollback from it have failed, so that the guest may hold either.
+#[tokio::test]
+async fn half_deployed_preview_that_rests_is_left_alone() {
+    for level in [Level::Asleep, Level::Paused] {
+        let harness = harness(serve_app().await).await;
+        execute(&harness).await.expect("restored");
+        let failed = PreviewFact::State(PreviewState::Failed);
+        harness.set(vec![failed, PreviewFact::Dirty(true)]).await;
+        let set = harness.store.set_level(&slug(), level).await;
+        set.expect("recorded");
+        execute(&harness).await.expect("left alone");
+        assert_eq!(route(&harness), RouteState::Placeholder, "{level}");
+        harness.host.world().calls.clear();
+        execute(&harness).await.expect("left alone");
+        let calls = calls(&harness);
+        assert!(
+            !calls.iter().any(|call| call.starts_with("database.")),
+            "{calls:?}"
+        );
+        assert_eq!(route(&harness), RouteState::Placeholder, "{level}");
+        // Woken, it goes back.
+        let set = harness.store.set_level(&slug(), Level::Awake).await;
+        set.expect("recorded");
+        execute(&harness).await.expect("back");
+        assert_eq!(route(&harness), RouteState::Live, "{level}");
+        assert!(!harness.preview().await.expect("exists").dirty);
+    }
+}
