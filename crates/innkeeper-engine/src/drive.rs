@@ -103,6 +103,7 @@ impl<'a> Drive<'a> {
     fn leave(&self) {
         if let Some(id) = self.subject.operation {
             self.inner.in_flight.lock().remove(&id);
+            self.inner.idle_wakes.lock().remove(&id);
             // It may have begun after the last measurement.
             if is_use(self.verb) {
                 self.inner.note_use(self.name, Use::Operation);
@@ -500,6 +501,7 @@ impl<'a> Drive<'a> {
                 FollowUp::None
             }
             Ok(Conclusion::Removed) => {
+                self.inner.responsive.lock().remove(self.name);
                 self.succeed().await;
                 FollowUp::MaintainRetained
             }

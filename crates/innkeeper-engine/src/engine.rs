@@ -196,7 +196,17 @@ impl Engine {
             // Read again: a task may have ended the operation since.
             match self.operation(operation.id).await {
                 Ok(current) if current.state == OperationState::Running => {
-                    self.start_in_flight(name, &operation);
+                    match self.inner.store.rollback_of(operation.id).await {
+                        Ok(None) => self.start_in_flight(name, &operation),
+                        // The end of its rollback could not be recorded.
+                        Ok(Some(failure)) => {
+                            self.spawn_rollback(name.clone(), operation, failure);
+                        }
+                        Err(error) => {
+                            self.inner.in_flight.lock().remove(&operation.id);
+                            return Err(error.into());
+                        }
+                    }
                 }
                 _ => drop(self.inner.in_flight.lock().remove(&operation.id)),
             }

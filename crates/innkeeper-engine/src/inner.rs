@@ -102,6 +102,10 @@ pub(crate) struct Inner {
     pub(crate) demands: Demands,
     /// The part of previews in a rest.
     pub(crate) hooks: OnceLock<Box<dyn LevelHooks>>,
+    /// The running wakes of guests that did not rest when they were accepted.
+    pub(crate) idle_wakes: Mutex<HashSet<OperationId>>,
+    /// The first processes of guests whose service manager has responded, or was waited for in vain.
+    pub(crate) responsive: Mutex<HashMap<GuestName, u32>>,
     /// Open sessions of users in guests.
     pub(crate) sessions: Arc<Sessions>,
     /// The start of the clock of [`Self::uses`].
@@ -136,6 +140,8 @@ impl Inner {
             disks: Disks::default(),
             seats_changed: Notify::new(),
             seats_failure: Mutex::default(),
+            idle_wakes: Mutex::default(),
+            responsive: Mutex::default(),
             sessions: Arc::default(),
             measuring: AsyncMutex::new(()),
             watched: Mutex::default(),

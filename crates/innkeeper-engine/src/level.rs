@@ -43,7 +43,19 @@ impl Engine {
     /// # Errors
     /// When the guest does not exist, is stopped or busy.
     pub async fn wake(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
-        match self.set_level(name, Level::Awake, Verb::Wake, actor).await {
+        let rests = self.guest(name).await?.rests().is_some();
+        let woken = self.set_level(name, Level::Awake, Verb::Wake, actor);
+        match woken.await {
+            Ok(accepted) => {
+                if !rests {
+                    let in_flight = self.inner.in_flight.lock().clone();
+                    let mut idle = self.inner.idle_wakes.lock();
+                    idle.insert(accepted.operation);
+                    // It may have ended already.
+                    idle.retain(|id| in_flight.contains(id));
+                }
+                Ok(accepted)
+            }
             Err(EngineError::Store(StoreError::GuestBusy {
                 operation,
                 verb: Verb::Wake,
@@ -52,7 +64,7 @@ impl Engine {
                 operation,
                 guest: Some(name.clone()),
             }),
-            result => result,
+            Err(error) => Err(error),
         }
     }
 
@@ -85,11 +97,19 @@ impl Engine {
         }
     }
 
-    /// Waits until commands find their programs in a guest that was woken: its service manager responds, if its closure has
-    /// one. Returns after a minute in any case: a command may be meant to show why the system does not come up.
+    /// Waits until commands find their programs in a guest that was started: its service manager has responded since, if its
+    /// closure has one. Returns after a minute in any case, and then at once: a command may be meant to show why the system
+    /// does not come up.
     pub async fn await_services(&self, name: &GuestName) {
+        let Ok(Some(leader)) = self.leader(name).await else {
+            return;
+        };
+        if self.inner.responsive.lock().get(name) == Some(&leader) {
+            return;
+        }
         let response = self.inner.await_response(name);
         drop(tokio::time::timeout(SERVICES_TIMEOUT, response).await);
+        self.inner.responsive.lock().insert(name.clone(), leader);
     }
 
     /// Waits for the end of an operation. Returns its failure if it must succeed.

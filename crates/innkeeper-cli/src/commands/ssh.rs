@@ -82,17 +82,24 @@ pub(super) async fn awake(
     let mut is_started = false;
     while view.guest.rests().is_some() || view.state == GuestState::Starting {
         is_started |= view.state != GuestState::Paused;
-        match wake().await {
-            Ok(accepted) => {
+        let woken = match view.guest.rests() {
+            Some(_) => wake().await.map(Some),
+            // Another request, or the daemon, starts it.
+            None => Ok(None),
+        };
+        match woken {
+            Ok(Some(accepted)) => {
                 view = complete(&cx.silent(), &accepted, "", again()).await?;
+                continue;
             }
+            Ok(None) if Instant::now() < deadline => {}
+            Ok(None) => break,
             // Another request works on it.
-            Err(error) if is_busy(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(BUSY_PAUSE).await;
-                view = again().await?;
-            }
+            Err(error) if is_busy(&error) && Instant::now() < deadline => {}
             Err(error) => return Err(error),
         }
+        tokio::time::sleep(BUSY_PAUSE).await;
+        view = again().await?;
     }
     if is_started && let Some(address) = view.guest_address {
         let server = SocketAddr::from((address, PORT));

@@ -82,8 +82,13 @@ impl Drive<'_> {
         rolled_back
     }
 
-    /// Puts a guest to sleep again that did not start. One that runs is as awake as it can be, and its repair is retried.
+    /// Puts a guest to sleep again that did not start. The start of one that did not rest is retried, and so is the repair of one
+    /// that runs, which is as awake as it can be.
     async fn roll_back_wake(&self, failure: &Failure) -> Option<FollowUp> {
+        let id = self.subject.operation;
+        if id.is_some_and(|id| self.inner.idle_wakes.lock().contains(&id)) {
+            return None;
+        }
         let seen = self.inner.host.units.phase(self.name).await.ok()?;
         if seen.is_some_and(|seen| seen.phase == UnitPhase::Running) {
             return None;

@@ -401,48 +401,6 @@ async fn commands_wait_for_one_wake() {
 }
 
 #[tokio::test]
-async fn commands_wait_for_the_services_of_a_guest_that_slept() {
-    let fixture = fixture();
-    fixture.create("web").await;
-    // A closure without systemd has nothing to wait for.
-    fixture.engine.await_services(&name("web")).await;
-    fixture.host.world().programs.insert("sw/bin/systemctl");
-    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let count = std::sync::Arc::clone(&asked);
-    fixture.host.world().exec = Some(std::sync::Arc::new(move |_, request| {
-        assert!(request.command[0].ends_with("/sw/bin/systemctl"));
-        let queries = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let stdout = ["", "offline\n", "starting\n"][queries];
-        ExecResult {
-            stdout: stdout.to_owned(),
-            ..ExecResult::default()
-        }
-    }));
-    fixture.engine.await_services(&name("web")).await;
-    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 3);
-    // A guest that does not run is not waited for.
-    fixture.sleep().await;
-    fixture.engine.await_services(&name("web")).await;
-}
-
-#[tokio::test]
-async fn concurrent_wakes_are_one_operation() {
-    let fixture = fixture();
-    fixture.create("web").await;
-    fixture.sleep().await;
-    let web = name("web");
-    let wakes = (0..20).map(|_| fixture.engine.wake(&web, "test"));
-    let mut operations = std::collections::BTreeSet::new();
-    for woken in futures_util::future::join_all(wakes).await {
-        let accepted = woken.expect("accepted");
-        assert_eq!(fixture.ended(accepted.clone()).await.failure, None);
-        operations.insert(accepted.operation);
-    }
-    assert!(operations.len() < 20, "{operations:?}");
-    assert_eq!(fixture.started(), 2);
-}
-
-#[tokio::test]
 async fn change_of_a_resting_guest_wakes_it_or_waits_for_its_start() {
     let memory = SetRequest {
         memory: Some(MemorySize::from_bytes(2 << 30)),

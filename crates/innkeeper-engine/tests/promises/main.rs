@@ -15,4 +15,5 @@ mod seats;
 mod shutdown;
 mod snapshots;
 mod usage;
+mod wake;
 mod watch;

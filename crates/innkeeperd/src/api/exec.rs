@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use innkeeper_engine::EngineError;
 use innkeeper_facilities::ExecSession;
 use innkeeper_model::api::{ExecRequest, exec as frame};
-use innkeeper_model::{Code, Failure, GuestName, Level};
+use innkeeper_model::{Code, Failure, GuestName};
 use innkeeper_preview::Previews;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -94,14 +94,11 @@ async fn exec_awake(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let rested = engine.guest(guest).await?.rests();
-        let has_rested = match previews {
+        match previews {
             Some(previews) => previews.awaken_guest(guest, actor).await?,
             None => engine.awaken(guest, actor).await?,
         };
-        if has_rested && rested != Some(Level::Paused) {
-            engine.await_services(guest).await;
-        }
+        engine.await_services(guest).await;
         match engine.exec(guest, exec).await {
             Err(EngineError::Resting { .. }) if attempts < ATTEMPTS => {}
             result => return Ok(result?),
