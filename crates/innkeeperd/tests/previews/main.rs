@@ -27,6 +27,7 @@ mod recorded_payloads;
 mod redelivery;
 mod repositories;
 mod requests;
+mod rest_storm;
 mod resync;
 mod servers;
 mod slugs;
