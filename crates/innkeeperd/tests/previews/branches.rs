@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use innkeeper_model::api::DoctorReport;
+use innkeeper_model::api::{DoctorReport, GuestView};
 use innkeeper_model::preview::{PreviewState, PreviewView, RemovalReason};
+use innkeeper_model::{EventKind, OperationState};
 
-use crate::host::{PreviewHost, run};
+use crate::host::{PreviewHost, other_app, run};
 use crate::support::wait_until;
 
 const SLUG: &str = "web-topic";
@@ -106,4 +107,36 @@ fn the_list_shows_use_and_what_waits_for_whom() {
     let failed = lines.find(|line| line.starts_with("web-8")).expect("there");
     assert!(failed.contains("author: fix of"), "{failed}");
     daemon.stop();
+}
+
+#[test]
+fn prefetch_builds_the_default_branch_for_the_next_pull_request() {
+    let mut host = PreviewHost::new();
+    let _daemon = host.start();
+    host.start_webhook();
+    // Repositories are known by their previews.
+    host.open(1, "topic");
+    let config = [("preview-config.nix", &*other_app("base"))];
+    host.commit("main", &config);
+    let client = host.client();
+    let prefetched = client.finish(&client.call("POST", "/v1/prefetches", ""));
+    assert_eq!(prefetched.state, OperationState::Done, "{prefetched:?}");
+    let events = client.events(&format!("operation={}&follow=true", prefetched.id));
+    let built = events.into_iter().filter_map(|event| match event.kind {
+        EventKind::Built { closure, what } => Some((closure, what)),
+        _ => None,
+    });
+    let built: Vec<_> = built.collect();
+    let [(closure, what)] = &built[..] else {
+        panic!("{built:?}");
+    };
+    assert_eq!(what, "preview-config.nix on the default branch of octo/web");
+
+    let sha = host.commit("next", &config);
+    let action = host.pull(2, "next", &sha);
+    host.deliver(2, action);
+    host.wait_for_state(2, &sha, PreviewState::Live);
+    let slug = PreviewHost::slug(2);
+    let view: GuestView = client.get(&format!("/v1/previews/{slug}/guest"));
+    assert_eq!(view.guest.closure.as_ref(), Some(closure));
 }
