@@ -389,6 +389,7 @@ in
             };
           };
         };
+        memory.zram.enable = true;
         metrics.metrics.enable = true;
         storage.storage.backend = "lvm-thin";
         caddy.caddy = {
