@@ -182,6 +182,8 @@ fn failure_of(status: StatusCode, body: &[u8]) -> Failure {
         remedy: Option<String>,
         #[serde(default)]
         log: Vec<String>,
+        #[serde(default)]
+        mem_available_percent: Option<u64>,
     }
     if let Ok(failure) = serde_json::from_slice(body) {
         return failure;
@@ -191,11 +193,13 @@ fn failure_of(status: StatusCode, body: &[u8]) -> Failure {
             message,
             remedy,
             log,
+            mem_available_percent,
         }) => Failure {
             code: code_for(status),
             message,
             remedy,
             log,
+            mem_available_percent,
         },
         Err(_) => unexpected_response(&format!("{status} without a failure")),
     }

@@ -137,9 +137,14 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Returns how long the guest had been idle at its last reading. It does not grow while measurements fail.
+    /// Returns the time without use until the last reading. It does not grow while readings fail.
     pub(crate) fn idle(&self) -> Duration {
         self.read_at.saturating_sub(self.used_at)
+    }
+
+    /// Reports whether the last reading is recent enough to decide by it.
+    pub(crate) fn is_known(&self, now: Duration) -> bool {
+        now.saturating_sub(self.read_at) <= WINDOW
     }
 }
 

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 /// Interval at which agents without a recent measurement are looked for.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Pause after a measurement, in multiples of its duration: measuring takes at most a tenth of a disk's time.
+/// Pause after a measurement, in multiples of its duration: measuring agents takes at most a tenth of a disk's time.
 const PAUSES: u32 = 9;
 
 impl Engine {
@@ -22,8 +22,12 @@ impl Engine {
     /// # Errors
     /// When the tree cannot be read.
     pub async fn disk_usage(&self, name: &GuestName) -> Result<Option<u64>, EngineError> {
+        // Before the measurement: the files may be those of a later guest of the same name.
+        let guest = self.inner.store.guest(name).await?;
         let bytes = self.inner.host.rootfs.bytes(name).await?;
-        self.inner.disks.record(name, bytes);
+        if let Some(guest) = guest {
+            self.inner.disks.record(&guest, bytes);
+        }
         Ok(bytes)
     }
 
@@ -49,7 +53,7 @@ impl Engine {
         let names = guests.iter().map(|guest| guest.name.clone()).collect();
         self.inner.disks.retain(&names);
         for guest in guests {
-            if guest.kind != GuestKind::Agent || self.inner.disks.is_recent(&guest.name) {
+            if guest.kind != GuestKind::Agent || self.inner.disks.is_recent(&guest) {
                 continue;
             }
             let began = Instant::now();

@@ -23,6 +23,7 @@ impl Engine {
     pub async fn doctor(&self) -> Result<DoctorReport, EngineError> {
         let host = &self.inner.host;
         let mut checks = host.features.check().await;
+        checks.extend(host.memory.check().await);
         checks.extend(host.closures.check().await);
         checks.extend(host.rootfs.check().await);
         checks.extend(host.secrets.check().await);

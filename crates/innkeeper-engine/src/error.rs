@@ -146,6 +146,16 @@ pub enum EngineError {
     /// Several removals failed.
     #[error("{}", .0.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; "))]
     Several(Vec<Failure>),
+    /// The host has too little memory for another guest.
+    #[error(
+        "the host has too little memory to start a guest: {available_percent} % is available, and pressure.refuse_below_percent is {refused_below}"
+    )]
+    MemoryLow {
+        /// The available memory, in percent.
+        available_percent: u64,
+        /// The limit, in percent.
+        refused_below: u64,
+    },
     /// A later operation superseded this one.
     #[error("a later operation on guest '{0}' superseded this one")]
     Superseded(GuestName),
@@ -178,6 +188,7 @@ impl Explain for EngineError {
             Self::Several(failures) => failures.first().map_or(Code::Internal, |f| f.code),
             Self::Superseded(_) | Self::InUse(_) => Code::GuestBusy,
             Self::NotWoken { failure, .. } => failure.code,
+            Self::MemoryLow { .. } => Code::MemoryLow,
             Self::ShuttingDown => Code::ShuttingDown,
         }
     }
@@ -224,6 +235,7 @@ impl Explain for EngineError {
             Self::Unhealthy { guest, .. } => format!("The agent keeps its former closure. `agent logs {guest}` shows its console; correct the configuration and repeat `agent set {guest}`."),
             Self::OwnSystem { guest, .. } => format!("The agent boots the closure from the host. `agent logs {guest}` shows its console. Correct the configuration and run `nixos-rebuild` again, or try the same system once more: `agent stop {guest}`, then `agent start {guest}`."),
             Self::Ended(guest) => format!("Repeat the command. `innkeeper events --guest {guest}` shows what else was done with it meanwhile."),
+            Self::MemoryLow { .. } => "Retry in 30 s: innkeeperd puts idle guests to sleep meanwhile. `innkeeper top` shows the memory of each guest; stop one with `agent stop` or `preview stop`, or let it sleep with `agent sleep` or `preview sleep`.".to_owned(),
             Self::Left { guest, .. } => format!("innkeeperd retries the removal; `innkeeper events --guest {guest}` shows its progress."),
             Self::ShuttingDown => "Retry after it has started again.".to_owned(),
         })
@@ -239,6 +251,16 @@ impl Explain for EngineError {
             | Self::Unhealthy { log, .. }
             | Self::OwnSystem { log, .. } => log,
             _ => &[],
+        }
+    }
+
+    fn mem_available_percent(&self) -> Option<u64> {
+        match self {
+            Self::MemoryLow {
+                available_percent, ..
+            } => Some(*available_percent),
+            Self::Several(failures) => failures.first()?.mem_available_percent,
+            _ => None,
         }
     }
 }

@@ -25,7 +25,9 @@ use crate::idle::{LevelHooks, RestConfig, Resting};
 use crate::journal::{Journal, Subject};
 use crate::keyed_locks::KeyedLocks;
 use crate::oom::OomKills;
+use crate::pressure::PressureConfig;
 use crate::probe::{Edge, Point, Probe};
+use crate::relief::Relief;
 use crate::sessions::Sessions;
 
 /// Settings of the engine.
@@ -53,6 +55,8 @@ pub struct EngineConfig {
     pub rest: RestConfig,
     /// Number of seats: guests without a name that wait at their doors. 0: none.
     pub seats: usize,
+    /// Bands of the host's memory.
+    pub pressure: PressureConfig,
 }
 
 impl EngineConfig {
@@ -106,6 +110,10 @@ pub(crate) struct Inner {
     pub(crate) idle_wakes: Mutex<HashSet<OperationId>>,
     /// The first processes of guests whose service manager has responded, or was waited for in vain.
     pub(crate) responsive: Mutex<HashMap<GuestName, u32>>,
+    /// Actions against a lack of memory.
+    pub(crate) relief: Mutex<Relief>,
+    /// Held while a guest's memory is reclaimed.
+    pub(crate) reclaims: Semaphore,
     /// Open sessions of users in guests.
     pub(crate) sessions: Arc<Sessions>,
     /// The start of the clock of [`Self::uses`].
@@ -142,6 +150,8 @@ impl Inner {
             seats_failure: Mutex::default(),
             idle_wakes: Mutex::default(),
             responsive: Mutex::default(),
+            relief: Mutex::default(),
+            reclaims: Semaphore::new(1),
             sessions: Arc::default(),
             measuring: AsyncMutex::new(()),
             watched: Mutex::default(),

@@ -41,8 +41,10 @@ impl Engine {
     /// Records that a guest should be awake, and continues or starts it. Coalesces concurrent requests.
     ///
     /// # Errors
-    /// When the guest does not exist, is stopped or busy.
+    /// When the guest does not exist, is stopped or busy, or it is asleep and the host's memory runs short.
     pub async fn wake(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
+        self.require_memory_for(name).await?;
+        self.note_request(name, actor);
         let rests = self.guest(name).await?.rests().is_some();
         let woken = self.set_level(name, Level::Awake, Verb::Wake, actor);
         match woken.await {
@@ -146,6 +148,7 @@ impl Engine {
         actor: &str,
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
+        self.inner.relief.lock().forget_reason(name);
         let begun = self.inner.store.begin_level(name, level, verb, actor);
         self.begin_with(verb, begun).await
     }

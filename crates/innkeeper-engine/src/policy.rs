@@ -115,23 +115,52 @@ impl Engine {
             self.inner.uses.lock().used(name, now, Use::Operation);
             return Ok(false);
         }
-        let accepted = match level {
-            Level::Paused => self.pause(name, ACTOR).await,
-            _ => self.sleep(name, ACTOR).await,
-        };
-        let operation = match accepted {
-            Ok(accepted) => self.ended_operation(accepted.operation).await?,
-            Err(EngineError::Store(StoreError::GuestBusy { .. })) => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let rests = operation.state == OperationState::Done;
-        if !rests {
+        let rests = self.change_level(name, level).await?;
+        if rests == Some(false) {
             self.inner
                 .uses
                 .lock()
                 .postpone(name, self.inner.started.elapsed());
         }
-        Ok(rests)
+        Ok(rests == Some(true))
+    }
+
+    /// Notes that a user wants a guest awake: its idle time starts again. Otherwise a guest that is woken while the host's
+    /// memory runs short would rest again before anybody can use it.
+    pub(crate) fn note_request(&self, name: &GuestName, actor: &str) {
+        if actor != ACTOR {
+            let now = self.inner.started.elapsed();
+            self.inner.uses.lock().used(name, now, Use::Operation);
+        }
+    }
+
+    /// Puts a guest to sleep although it is in use. Returns false if it is busy, or does not fall asleep.
+    pub(crate) async fn sleep_in_use(&self, guest: &Guest) -> Result<bool, EngineError> {
+        if !self.is_prepared(guest, Level::Asleep).await {
+            return Ok(false);
+        }
+        let asleep = self.change_level(&guest.name, Level::Asleep).await?;
+        Ok(asleep == Some(true))
+    }
+
+    /// Lets a guest rest, and reports whether it does; `None` if it is busy.
+    async fn change_level(
+        &self,
+        name: &GuestName,
+        level: Level,
+    ) -> Result<Option<bool>, EngineError> {
+        let accepted = match level {
+            Level::Paused => self.pause(name, ACTOR).await,
+            _ => self.sleep(name, ACTOR).await,
+        };
+        match accepted {
+            Ok(accepted) => {
+                let operation = self.ended_operation(accepted.operation).await?;
+                Ok(Some(operation.state == OperationState::Done))
+            }
+            Err(EngineError::Store(StoreError::GuestBusy { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn is_prepared(&self, guest: &Guest, level: Level) -> bool {

@@ -29,12 +29,14 @@ impl Engine {
         Ok(flakes)
     }
 
-    /// Checks that the host has resources for work that nobody waits for: space for another guest and for a build.
+    /// Checks that the host has resources for work that nobody waits for: memory, and space for another guest and for
+    /// a build.
     ///
     /// # Errors
     /// When it has not, or when the engine is stopping.
     pub async fn require_spare_resources(&self) -> Result<(), EngineError> {
         self.refuse_when_stopping()?;
+        self.inner.require_memory()?;
         let host = &self.inner.host;
         // Does not purge retained files: nobody waits for this.
         host.rootfs.require_room().await?;

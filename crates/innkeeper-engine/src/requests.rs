@@ -21,7 +21,8 @@ impl Engine {
     ///
     /// # Errors
     /// When the request is invalid, the name is taken, the slots are exhausted, the closure cannot be booted, the caller
-    /// may not build from the flake, or the host cannot or may not give the guest its user ids or nesting. A refused request leaves no record.
+    /// may not build from the flake, the host cannot or may not give the guest its user ids or nesting, or its memory runs
+    /// short. A refused request leaves no record.
     pub async fn create(
         &self,
         request: CreateRequest,
@@ -34,6 +35,7 @@ impl Engine {
         }
         require_root(request.declared, trust)?;
         let inner = &self.inner;
+        inner.require_memory()?;
         let limits = self.limits(&request)?;
         let source = self.source(request.flake.as_deref(), request.closure, trust)?;
         let closure = self.known_closure(&source).await?;
@@ -58,8 +60,8 @@ impl Engine {
     /// Records a preview's guest and starts its creation. The closure must exist.
     ///
     /// # Errors
-    /// When another guest has the name, the slots are exhausted, or the closure cannot be booted. A refused request
-    /// leaves no record.
+    /// When another guest has the name, the slots are exhausted, the closure cannot be booted, or the host's memory runs
+    /// short. A refused request leaves no record.
     pub async fn create_preview(
         &self,
         name: &GuestName,
@@ -67,6 +69,7 @@ impl Engine {
         actor: &str,
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
+        self.inner.require_memory()?;
         self.inner.host.closures.verify(closure).await?;
         self.require_means(&self.inner.config.limits)?;
         let new = NewGuest {
@@ -151,8 +154,10 @@ impl Engine {
     /// Records that a guest should run, and starts it.
     ///
     /// # Errors
-    /// When the guest does not exist or is busy.
+    /// When the guest does not exist or is busy, or the host's memory runs short and the guest has no processes.
     pub async fn start(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
+        self.require_memory_for(name).await?;
+        self.note_request(name, actor);
         self.change(name, DesiredState::Running, Verb::Start, actor)
             .await
     }

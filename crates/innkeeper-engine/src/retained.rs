@@ -36,7 +36,7 @@ impl Engine {
     ///
     /// # Errors
     /// When no such files are retained, the name is taken, the slots are exhausted, the closure is gone, or the host
-    /// cannot or may not give another guest the agent's user ids or nesting.
+    /// cannot or may not give another guest the agent's user ids or nesting, or its memory runs short.
     pub async fn undelete(
         &self,
         name: &GuestName,
@@ -56,6 +56,7 @@ impl Engine {
             let name = name.clone();
             return Err(StoreError::RetainedNotFound { name }.into());
         };
+        self.inner.require_memory()?;
         self.require_means(&former.limits)?;
         let id = former.id;
         let found = self.inner.host.rootfs.retained().await?;

@@ -73,8 +73,8 @@ impl Engine {
     /// and its own slot, host key and machine id.
     ///
     /// # Errors
-    /// As [`Self::snapshot`], and when the new name is taken, the slots are exhausted, or the host cannot or may not give
-    /// another guest the agent's user ids or nesting.
+    /// As [`Self::snapshot`], and when the new name is taken, the slots are exhausted, the host cannot or may not give
+    /// another guest the agent's user ids or nesting, or its memory runs short.
     pub async fn fork(
         &self,
         name: &GuestName,
@@ -83,6 +83,7 @@ impl Engine {
     ) -> Result<Accepted, EngineError> {
         refuse_reserved(&request.name)?;
         let guest = self.agent(name).await?;
+        self.inner.require_memory()?;
         self.require_means(&guest.limits)?;
         self.make_room().await?;
         if request.snapshot.is_none() {

@@ -1,6 +1,6 @@
 //! The use of all guests as `innkeeper top` shows it, and the order in which they are put to sleep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use innkeeper_model::api::GuestView;
@@ -9,10 +9,7 @@ use innkeeper_model::{GuestName, GuestState, GuestUsage};
 use crate::EngineError;
 use crate::activity::Usage;
 use crate::engine::Engine;
-use crate::sleep_order::{Candidate, sleep_order};
-
-/// A guest that was used within this time is not put to sleep.
-const LEAST_IDLE: Duration = Duration::from_secs(60);
+use crate::sleep_order::{Candidate, WORTHWHILE, sleep_order};
 
 impl Engine {
     /// Returns the use of all guests that run or rest: by the last measurement, the busiest first, and sleeping ones last.
@@ -20,18 +17,21 @@ impl Engine {
     /// # Errors
     /// When the store or the host cannot be queried.
     pub async fn usage(&self) -> Result<Vec<GuestUsage>, EngineError> {
-        let mut guests = Vec::new();
+        let now = self.inner.started.elapsed();
+        let (mut guests, mut unknown) = (Vec::new(), BTreeSet::new());
         for view in self.list().await? {
             let is_asleep = view.state == GuestState::Asleep;
             let usage = self.inner.uses.lock().usage(&view.guest.name);
             // The last measurement may be from before it slept.
             let usage = usage.filter(|_| !is_asleep);
+            if usage.is_some_and(|usage| !usage.is_known(now)) {
+                unknown.insert(view.guest.name.clone());
+            }
             if usage.is_some() || is_asleep {
-                let idle = usage.map(|usage| usage.idle());
-                guests.push(self.usage_of(view, usage, idle));
+                guests.push(self.usage_of(view, usage));
             }
         }
-        put_in_order(&mut guests);
+        put_in_order(&mut guests, &unknown, self.inner.config.pressure.idle);
         guests.sort_by(|a, b| {
             let busy = |usage: &GuestUsage| usage.cpu_percent.unwrap_or_default();
             let by_cpu = busy(b).total_cmp(&busy(a));
@@ -42,12 +42,7 @@ impl Engine {
         Ok(guests)
     }
 
-    fn usage_of(
-        &self,
-        view: GuestView,
-        usage: Option<Usage>,
-        idle: Option<Duration>,
-    ) -> GuestUsage {
+    fn usage_of(&self, view: GuestView, usage: Option<Usage>) -> GuestUsage {
         let guest = view.guest;
         GuestUsage {
             kind: guest.kind,
@@ -55,39 +50,53 @@ impl Engine {
             level: guest.level,
             memory_bytes: view.memory_bytes,
             memory_limit: guest.limits.memory,
-            disk_bytes: self.inner.disks.bytes(&guest.name),
+            disk_bytes: self.inner.disks.bytes(&guest),
             cpu_percent: usage.and_then(|usage| usage.cpu_percent),
             received_per_second: usage.map_or(0.0, |usage| usage.bytes_to),
             sent_per_second: usage.map_or(0.0, |usage| usage.bytes_from),
             sessions: usage.map_or(0, |usage| usage.sessions),
-            idle_seconds: idle.map(|idle| idle.as_secs()),
+            idle_seconds: usage.map(|usage| usage.idle().as_secs()),
             last_use: usage.map(|usage| usage.by.to_string()),
             sleep_order: None,
-            sleep_reason: String::new(),
+            sleep_reason: self
+                .inner
+                .relief
+                .lock()
+                .reason(&guest.name)
+                .unwrap_or_default(),
             name: guest.name,
         }
     }
 }
 
-/// Numbers the guests in the order in which they are put to sleep, with the reasons.
-fn put_in_order(guests: &mut [GuestUsage]) {
-    let candidates: Vec<_> = guests.iter().filter_map(candidate).collect();
-    let order: BTreeMap<GuestName, usize> = sleep_order(&candidates, LEAST_IDLE)
+/// Numbers the guests in the order in which they are put to sleep, with the reasons. Those whose use is `unknown` are not.
+fn put_in_order(guests: &mut [GuestUsage], unknown: &BTreeSet<GuestName>, least_idle: Duration) {
+    let is_known = |guest: &&GuestUsage| !unknown.contains(&guest.name);
+    let known = guests.iter().filter(is_known);
+    let candidates: Vec<_> = known.filter_map(candidate).collect();
+    let order: BTreeMap<GuestName, usize> = sleep_order(&candidates, least_idle)
         .into_iter()
         .zip(1..)
         .map(|(candidate, number)| (candidate.name.clone(), number))
         .collect();
     for guest in guests {
         guest.sleep_order = order.get(&guest.name).copied();
+        let is_small = guest.memory_bytes.is_some_and(|bytes| bytes < WORTHWHILE);
         guest.sleep_reason = match (guest.sleep_order, guest.idle_seconds) {
+            (Some(_), _) if is_small => format!(
+                "it has less than {} MiB of memory: it is put to sleep last",
+                WORTHWHILE >> 20
+            ),
             (Some(1), _) => "it has been idle the longest".to_owned(),
             (Some(2), _) => "1 guest has been idle longer".to_owned(),
             (Some(number), _) => format!("{} guests have been idle longer", number - 1),
+            (None, Some(_)) if unknown.contains(&guest.name) => "its use is not known".to_owned(),
             (None, Some(seconds)) if is_up(guest.state) => {
                 let last_use = guest.last_use.as_deref().unwrap_or("an unknown use");
                 format!("it was used {seconds} s ago: {last_use}")
             }
-            (None, _) => format!("it is {}", guest.state),
+            (None, _) if guest.sleep_reason.is_empty() => format!("it is {}", guest.state),
+            (None, _) => format!("it is {}: {}", guest.state, guest.sleep_reason),
         };
     }
 }
@@ -97,7 +106,7 @@ fn candidate(guest: &GuestUsage) -> Option<Candidate> {
     Some(Candidate {
         name: guest.name.clone(),
         idle: Duration::from_secs(idle),
-        memory: guest.memory_bytes.unwrap_or(0),
+        memory: guest.memory_bytes,
     })
 }
 

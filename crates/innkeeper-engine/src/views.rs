@@ -92,6 +92,7 @@ impl Engine {
             slots: slots.capacity,
             retained: self.inner.retained_space().await?,
             operations: self.inner.store.running_operations().await?,
+            memory: self.inner.host_memory().ok(),
             resident_bytes: resident_bytes().unwrap_or(0),
         })
     }

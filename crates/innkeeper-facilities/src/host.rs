@@ -7,6 +7,7 @@ use innkeeper_model::api::Check;
 
 use crate::closures::Closures;
 use crate::firewall::Firewall;
+use crate::memory::Memory;
 use crate::network::Network;
 use crate::rootfs::{FileOwners, Rootfs};
 use crate::secrets::Secrets;
@@ -66,6 +67,8 @@ pub struct Facilities {
     pub facts: Arc<dyn HostFacts>,
     /// Features of the kernel and the host.
     pub features: Arc<dyn HostFeatures>,
+    /// The host's memory.
+    pub memory: Arc<dyn Memory>,
     /// Veth pairs.
     pub network: Arc<dyn Network>,
     /// NAT and filter.

@@ -190,6 +190,14 @@ pub trait Units: Resource {
     /// When the kernel refuses.
     async fn thaw(&self, guest: &GuestName) -> Result<(), FacilityError>;
 
+    /// Frees memory of a guest whose processes are suspended: moves it to swap, and drops file cache. Stops when the
+    /// processes continue. Returns the bytes that were freed; `None` when the kernel cannot, or there is nothing to reclaim
+    /// from. The guest's limits are as before afterwards.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn reclaim(&self, guest: &GuestName) -> Result<Option<u64>, FacilityError>;
+
     /// Returns how many processes of the guest the kernel killed since its start because its memory was exhausted; 0
     /// when that cannot be read, as after its end.
     fn oom_kills(&self, guest: &GuestName) -> u64;

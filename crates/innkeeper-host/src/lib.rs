@@ -12,6 +12,7 @@
 //! | [`network`] | veth pairs, addresses, routes | `ve-<slot>` |
 //! | [`facts`] | none; watches the host's name servers, its MTU and the guests' resolver | |
 //! | [`resolver`] | none; finds and checks the guests' resolver | |
+//! | [`memory`] | none; reads the host's memory | |
 //! | [`firewall`] | NAT and filter | nftables table `inet innkeeper` |
 //! | [`database`] | previews' databases | role and database `preview_<slug>` on PostgreSQL |
 //! | [`route`] | previews' routes | Caddy: `/etc/caddy/previews/<slug>.caddy` |
@@ -27,6 +28,7 @@ pub mod features;
 pub mod files;
 pub mod firewall;
 pub mod identity;
+pub mod memory;
 pub mod network;
 pub mod pages;
 pub mod resolver;

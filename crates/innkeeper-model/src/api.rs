@@ -87,8 +87,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cpus, Guest, GuestKind, GuestName, GuestState, MemorySize, Operation, OperationId, Ownership,
-    Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase, UserIdCount,
+    Cpus, Guest, GuestKind, GuestName, GuestState, HostMemory, MemorySize, Operation, OperationId,
+    Ownership, Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase, UserIdCount,
 };
 
 /// Default limit of a list of deliveries.
@@ -316,6 +316,9 @@ pub struct Status {
     pub retained: RetainedSpace,
     /// Operations in progress.
     pub operations: Vec<Operation>,
+    /// The host's memory. `None` where it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<HostMemory>,
     /// The daemon's resident memory, in bytes.
     pub resident_bytes: u64,
 }

@@ -113,6 +113,8 @@ codes! {
     NoSlotRun => Exhausted, "no_slot_run";
     /// The disk under the state directory is full or almost full.
     DiskFull => Exhausted, "disk_full";
+    /// The host has too little memory for another guest. HTTP status 503, unlike others of this kind.
+    MemoryLow => Exhausted, "memory_low";
     /// The host cannot give a guest more than 65536 user ids.
     UserIdsUnsupported => Host, "user_ids_unsupported";
     /// The host's configuration does not allow containers in guests, or its guests have no user namespaces.
@@ -189,11 +191,21 @@ impl Code {
             | Self::AppUnhealthy
             | Self::GithubFailed => false,
             Self::DiskFull
+            | Self::MemoryLow
             | Self::NoSlotLeft
             | Self::NoSlotRun
             | Self::InvalidConfig
             | Self::Internal => true,
             code => code.kind() == Kind::Host,
+        }
+    }
+
+    /// Returns the HTTP status of the API's response: that of the kind, except where clients rely on another one.
+    #[must_use]
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::MemoryLow => Kind::Unavailable.http_status(),
+            code => code.kind().http_status(),
         }
     }
 }
@@ -241,9 +253,8 @@ impl Kind {
         }
     }
 
-    /// Returns the HTTP status of the API's response (RFC 9110, section 15).
-    #[must_use]
-    pub fn http_status(self) -> u16 {
+    /// Returns the HTTP status of a failure of this kind (RFC 9110, section 15).
+    fn http_status(self) -> u16 {
         match self {
             Self::Invalid => 400,
             Self::NotFound => 404,
@@ -269,6 +280,9 @@ pub struct Failure {
     /// The last lines of a log that show the cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+    /// With [`Code::MemoryLow`]: the host's available memory in percent of all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_available_percent: Option<u64>,
 }
 
 impl Failure {
@@ -279,6 +293,7 @@ impl Failure {
             message: message.into(),
             remedy: None,
             log: Vec::new(),
+            mem_available_percent: None,
         }
     }
 
@@ -305,6 +320,7 @@ impl<E: Explain> From<&E> for Failure {
             message: chain(error),
             remedy: error.remedy(),
             log: error.log().to_vec(),
+            mem_available_percent: error.mem_available_percent(),
         }
     }
 }
@@ -322,6 +338,11 @@ pub trait Explain: Error {
     /// Returns the last lines of a log that show the cause.
     fn log(&self) -> &[String] {
         &[]
+    }
+
+    /// Returns the host's available memory in percent of all of it, with [`Code::MemoryLow`].
+    fn mem_available_percent(&self) -> Option<u64> {
+        None
     }
 }
 

@@ -17,6 +17,7 @@ mod limits;
 mod name;
 mod operation;
 mod own_system;
+mod pressure;
 pub mod preview;
 pub mod reserved;
 pub mod resolv_conf;
@@ -42,6 +43,7 @@ pub use operation::{
     BuildProgress, Event, EventKind, Operation, OperationId, OperationState, Verb,
 };
 pub use own_system::{OwnSystem, OwnSystemState};
+pub use pressure::{HostMemory, MemoryBand};
 pub use retained::{Retained, RetainedId};
 pub use secret::Secret;
 pub use slot::{

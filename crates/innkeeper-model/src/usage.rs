@@ -21,8 +21,8 @@ pub struct GuestUsage {
     pub memory_bytes: Option<u64>,
     /// Its limit of memory.
     pub memory_limit: MemorySize,
-    /// Disk space of its files, in bytes. `None` until it is measured; a measurement is up to ten minutes old, and up to an
-    /// hour for previews.
+    /// The least disk space of its files, in bytes: counting those in a directory stops after two seconds. `None` until it is
+    /// measured. Measurements are repeated after ten minutes, those of previews after an hour, and later with many guests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
     /// Processor time in percent of one processor between the last two measurements. `None` before the second one, while the

@@ -189,4 +189,12 @@ impl Explain for PreviewError {
             _ => &[],
         }
     }
+
+    fn mem_available_percent(&self) -> Option<u64> {
+        match self {
+            Self::Engine(error) => error.mem_available_percent(),
+            Self::Failed(failure) => failure.mem_available_percent,
+            _ => None,
+        }
+    }
 }

@@ -198,7 +198,10 @@ impl Explainer {
             return broken(kind, slug.to_string(), finding, remedy.trim());
         }
         if guest.state.is_resting() {
-            let finding = format!("the guest is {}", guest.state);
+            let mut finding = format!("the guest is {}", guest.state);
+            if let Some(reason) = self.guests.rest_reason(slug).await {
+                finding.push_str(&format!(": {reason}"));
+            }
             return warning(kind, slug.to_string(), finding, &remedy);
         }
         if guest.state != GuestState::Running {

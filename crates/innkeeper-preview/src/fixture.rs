@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use innkeeper_engine::{ActivityConfig, Engine, EngineConfig, RestConfig};
+use innkeeper_engine::{ActivityConfig, Engine, EngineConfig, PressureConfig, RestConfig};
 use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_github::client::{Credentials, Github, Settings};
 use innkeeper_github::fake::{FakeGithub, Pull, Repo};
@@ -447,6 +447,7 @@ fn engine(store: &Store, host: &FakeHost, range: SlotRange) -> Engine {
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
         rest: RestConfig::default(),
         seats: 0,
+        pressure: PressureConfig::default(),
     };
     Engine::new(config, store.clone(), host.facilities(), None)
 }

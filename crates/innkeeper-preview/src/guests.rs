@@ -192,6 +192,11 @@ impl Guests {
         }
     }
 
+    /// Returns why the daemon let the guest rest, as a clause.
+    pub(crate) async fn rest_reason(&self, slug: &GuestName) -> Option<String> {
+        self.engine.rest_reason(slug).await.ok().flatten()
+    }
+
     /// Returns the guest's first process, which is another one after each start. `None` while it does not run.
     ///
     /// # Errors

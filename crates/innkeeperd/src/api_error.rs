@@ -2,11 +2,13 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER as RETRY_AFTER_HEADER;
 use axum::response::{IntoResponse, Response};
 use innkeeper_engine::EngineError;
-use innkeeper_model::Failure;
+use innkeeper_model::{Code, Failure};
 use innkeeper_preview::PreviewError;
 use innkeeper_store::StoreError;
+use serde::Serialize;
 
 /// A failure as a response, with the status of its kind.
 #[derive(Debug)]
@@ -30,13 +32,55 @@ impl From<PreviewError> for ApiError {
     }
 }
 
+/// The seconds after which a request that was refused for lack of memory should be repeated.
+const RETRY_AFTER: &str = "30";
+
+/// The body of a refusal for lack of memory: the failure, and a field for clients that know none.
+#[derive(Serialize)]
+struct Refusal {
+    error: Code,
+    #[serde(flatten)]
+    failure: Failure,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.kind().http_status());
-        (
-            status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            Json(self.0),
-        )
-            .into_response()
+        let Self(failure) = self;
+        let status = StatusCode::from_u16(failure.code.http_status());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        match failure.code {
+            Code::MemoryLow => {
+                let error = failure.code;
+                let body = Json(Refusal { error, failure });
+                (status, [(RETRY_AFTER_HEADER, RETRY_AFTER)], body).into_response()
+            }
+            _ => (status, Json(failure)).into_response(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lack_of_memory_is_refused_with_a_time_to_retry() {
+        let error = EngineError::MemoryLow {
+            available_percent: 4,
+            refused_below: 5,
+        };
+        let response = ApiError::from(error).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["retry-after"], "30");
+        let body = axum::body::to_bytes(response.into_body(), 1 << 16).await;
+        let body = body.expect("a body");
+        let fields: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(fields["error"], "memory_low");
+        assert_eq!(fields["mem_available_percent"], 4);
+        // The programs read a failure.
+        let failure: Failure = serde_json::from_slice(&body).expect("a failure");
+        assert_eq!(failure.code, Code::MemoryLow);
+        assert_eq!(failure.mem_available_percent, Some(4));
+        assert!(failure.remedy.is_some());
     }
 }

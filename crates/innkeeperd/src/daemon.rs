@@ -142,6 +142,10 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         let engine = engine.clone();
         tokio::spawn(async move { engine.keep_seats().await })
     };
+    let following_memory = {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.follow_memory().await })
+    };
     systemd::ready();
     info!(socket = %config.socket().display(), version = env!("CARGO_PKG_VERSION"), "ready");
 
@@ -175,6 +179,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     measuring_disks.abort();
     following.abort();
     pool.abort();
+    following_memory.abort();
     // Deliveries are accepted until operations have ended, which can take longer than GitHub waits. Recorded deliveries
     // are answered; later ones wait for the next daemon.
     intake_end.cancel();

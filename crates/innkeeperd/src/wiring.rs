@@ -13,6 +13,7 @@ use innkeeper_host::firewall::{
     BuildFilter, BuildFilterConfig, FirewallConfig, HostPort, NftFirewall, WebPorts,
 };
 use innkeeper_host::identity::Identity;
+use innkeeper_host::memory::HostMemory;
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
 use innkeeper_host::resolver::Resolver;
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
@@ -94,6 +95,7 @@ pub(crate) async fn engine(
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
         rest: config.rest.rest(),
         seats: config.pool.size,
+        pressure: config.pressure.pressure(),
     };
     let engine = Engine::new(engine, store, host, crash::probe());
     Ok((engine, user_ids))
@@ -188,6 +190,7 @@ async fn facilities(
         secrets: Arc::new(secrets),
         facts: Arc::new(HostFacts::new(nameservers, Arc::clone(&network))),
         features: Arc::new(features),
+        memory: Arc::new(HostMemory::default()),
         network,
         units,
     })

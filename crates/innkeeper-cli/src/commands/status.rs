@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use innkeeper_model::api;
+use innkeeper_model::{HostMemory, MemoryBand, api};
 
 use crate::context::Context;
 use crate::describe::{mebibytes, time};
@@ -60,6 +60,9 @@ fn render(status: &api::Status) -> String {
         ),
         ("Operations", running),
     ];
+    let memory = status
+        .memory
+        .map(|memory| ("Host memory", host_memory(&memory)));
     let retained = status.retained;
     let destroyed = (retained.agents > 0).then(|| {
         let bytes = mebibytes(retained.bytes);
@@ -69,7 +72,7 @@ fn render(status: &api::Status) -> String {
         )
     });
     let mut text = String::new();
-    for (name, value) in lines.into_iter().chain(destroyed) {
+    for (name, value) in lines.into_iter().chain(memory).chain(destroyed) {
         writeln!(text, "{:<17}{value}", format!("{name}:")).ok();
     }
     if !status.operations.is_empty() {
@@ -91,4 +94,17 @@ fn render(status: &api::Status) -> String {
         ));
     }
     text
+}
+
+/// Describes the host's memory, and what the daemon does about a lack of it.
+fn host_memory(memory: &HostMemory) -> String {
+    let (percent, total) = (memory.available_percent, mebibytes(memory.total_bytes));
+    let action = match memory.band {
+        MemoryBand::Normal => return format!("{percent} % of {total} available"),
+        MemoryBand::Pause => "idle guests are paused",
+        MemoryBand::Sleep => "idle guests are put to sleep",
+        MemoryBand::Refuse => "no guest is started, and idle guests are put to sleep",
+        MemoryBand::Emergency => "guests in use are put to sleep",
+    };
+    format!("{percent} % of {total} available: {action}")
 }

@@ -272,7 +272,7 @@ pub(crate) fn fail(failure: Failure) -> MethodRouter {
 }
 
 pub(crate) fn failure_response(failure: &Failure) -> Response {
-    let status = StatusCode::from_u16(failure.code.kind().http_status()).expect("a status");
+    let status = StatusCode::from_u16(failure.code.http_status()).expect("a status");
     (status, Json(failure.clone())).into_response()
 }
 

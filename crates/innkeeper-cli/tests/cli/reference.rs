@@ -19,7 +19,8 @@ The programs are clients of the daemon's Unix socket. Progress and results go to
 log. All commands accept the global options, which appear once for each program.
 
 With `--json`, standard output is one JSON value, or one for each line with `innkeeper events` and `logs`. A failure is one
-JSON value on standard error with the fields `code` and `message`, and optionally `remedy` and `log`. The values are those of
+JSON value on standard error with the fields `code` and `message`, and optionally `remedy` and `log`, and for `memory_low`
+`mem_available_percent`. The values are those of
 the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 
 | command | value |

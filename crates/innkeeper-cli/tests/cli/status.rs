@@ -1,6 +1,8 @@
 use axum::Router;
 use innkeeper_model::api::{RetainedSpace, Status};
-use innkeeper_model::{GuestState, Operation, OperationId, OperationState, Verb};
+use innkeeper_model::{
+    GuestState, HostMemory, MemoryBand, Operation, OperationId, OperationState, Verb,
+};
 use insta::assert_snapshot;
 
 use crate::fake::{Fake, respond};
@@ -34,6 +36,15 @@ fn sample() -> Status {
             finished_at: None,
             failure: None,
         }],
+        memory: Some(HostMemory {
+            total_bytes: 24 << 30,
+            available_bytes: 12 << 30,
+            available_percent: 50,
+            swap_total_bytes: 0,
+            swap_free_bytes: 0,
+            stalled_percent: Some(0),
+            band: MemoryBand::Normal,
+        }),
         resident_bytes: 12_900_000,
     }
 }
@@ -53,6 +64,7 @@ fn status_prints_counts_and_operations() {
     Guests:          2 running, 1 failed
     Slots:           3 of 32512 in use
     Operations:      1 in progress
+    Host memory:     50 % of 24576 MiB available
     Destroyed:       2 with retained files (3 MiB)
 
     OPERATION  VERB    GUEST  ACTOR     STARTED
@@ -67,6 +79,12 @@ fn status_without_guests_has_no_table() {
         operations: Vec::new(),
         retained: RetainedSpace::default(),
         user_namespaces: false,
+        memory: sample().memory.map(|memory| HostMemory {
+            available_bytes: 1 << 30,
+            available_percent: 4,
+            band: MemoryBand::Refuse,
+            ..memory
+        }),
         ..sample()
     };
     assert_snapshot!(fake(&status).innkeeper(&["status"]).ok(), @r"
@@ -78,6 +96,7 @@ fn status_without_guests_has_no_table() {
     Guests:          none
     Slots:           3 of 32512 in use
     Operations:      none in progress
+    Host memory:     4 % of 24576 MiB available: no guest is started, and idle guests are put to sleep
     ");
 }
 

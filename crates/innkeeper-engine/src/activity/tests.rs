@@ -337,3 +337,16 @@ proptest! {
         }
     }
 }
+
+/// Without readings, no guest becomes idle.
+#[test]
+fn idle_time_does_not_grow_without_readings() {
+    let mut guest = Guest::new();
+    guest.over(WINDOW, |_, _| {});
+    let usage = guest.tracker.usage(&guest.name).expect("read");
+    assert_eq!(usage.idle(), WINDOW);
+    assert!(usage.is_known(guest.now + WINDOW));
+    let later = guest.tracker.usage(&guest.name).expect("read");
+    assert_eq!(later.idle(), WINDOW);
+    assert!(!later.is_known(guest.now + WINDOW + SECOND));
+}

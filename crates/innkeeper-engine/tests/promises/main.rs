@@ -7,6 +7,7 @@ mod create;
 mod fixture;
 mod gc;
 mod level;
+mod memory;
 mod nesting;
 mod own_system;
 mod rest;

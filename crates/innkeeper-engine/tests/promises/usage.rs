@@ -166,4 +166,12 @@ async fn guest_is_not_paused_without_a_watch() {
     let is_running = async || fixture.state("web").await == Some(GuestState::Running);
     fixture.until("it runs", is_running).await;
     assert!(fixture.host.world().frozen.is_empty());
+
+    // The next guest of that name has not been measured.
+    fixture.destroy("docs").await;
+    fixture.create("docs").await;
+    fixture.engine.measure_once().await.expect("measured");
+    let report = fixture.engine.usage().await.expect("a report");
+    let docs = report.iter().find(|usage| usage.name == name("docs"));
+    assert_eq!(docs.expect("listed").disk_bytes, None);
 }

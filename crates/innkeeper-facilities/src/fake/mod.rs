@@ -13,6 +13,7 @@
 
 mod error;
 mod guests;
+mod memory;
 mod part;
 mod previews;
 mod resource;

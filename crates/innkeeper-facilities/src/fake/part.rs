@@ -132,6 +132,7 @@ impl FakeHost {
             secrets: self.part("secrets"),
             facts: self.part("facts"),
             features: self.part("features"),
+            memory: self.part("memory"),
             network: self.part("network"),
             firewall: self.part("firewall"),
             traffic: self.part("traffic"),

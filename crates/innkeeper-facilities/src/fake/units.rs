@@ -13,6 +13,9 @@ use super::part::Part;
 use crate::error::FacilityError;
 use crate::units::{Console, ExecCommand, ExecSession, Prepared, UnitSeen, Units};
 
+/// The memory of guests, in bytes, unless a test sets another one.
+const GUEST_MEMORY: u64 = 64 << 20;
+
 /// A command that has ended, with its exit status.
 #[derive(Debug)]
 struct EndedCommand(i32);
@@ -139,6 +142,17 @@ impl Units for Part {
         world.host_is_stopping
     }
 
+    async fn reclaim(&self, guest: &GuestName) -> Result<Option<u64>, FacilityError> {
+        self.call("unit.reclaim", Some(guest))?;
+        let mut world = self.host.world();
+        let can_swap = world.memory.is_some_and(|memory| memory.swap_free > 0);
+        if !can_swap || !world.frozen.contains(guest) {
+            return Ok(None);
+        }
+        let used = world.guest_memory.insert(guest.clone(), 0);
+        Ok(Some(used.unwrap_or(GUEST_MEMORY)))
+    }
+
     fn endings(&self) -> broadcast::Receiver<GuestName> {
         self.host.endings.subscribe()
     }
@@ -148,8 +162,13 @@ impl Units for Part {
     }
 
     fn memory(&self, guest: &GuestName) -> Option<u64> {
-        let is_alive = self.host.world().units.contains_key(guest);
-        is_alive.then_some(64 << 20)
+        let world = self.host.world();
+        let used = world
+            .guest_memory
+            .get(guest)
+            .copied()
+            .unwrap_or(GUEST_MEMORY);
+        world.units.contains_key(guest).then_some(used)
     }
 
     fn cpu_time(&self, guest: &GuestName) -> Option<Duration> {

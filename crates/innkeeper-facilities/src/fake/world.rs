@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use crate::databases::DatabaseSpec;
 use crate::evaluator::EvaluationKey;
 use crate::host::GuestUserIds;
+use crate::memory::MemoryReading;
 use crate::resource::Found;
 use crate::routes::RouteSpec;
 use crate::traffic::GuestTraffic;
@@ -98,6 +99,10 @@ pub struct World {
     pub profile_writers: BTreeMap<StorePath, StorePath>,
     /// The own system of each release of a guest; `None` for the closure from the host.
     pub booted: Vec<Option<StorePath>>,
+    /// The host's memory; `None` for plenty.
+    pub memory: Option<MemoryReading>,
+    /// Memory of guests; 64 MiB for others.
+    pub guest_memory: BTreeMap<GuestName, u64>,
     /// Units.
     pub units: BTreeMap<GuestName, UnitPhase>,
     /// Guests whose processes are suspended.

@@ -50,6 +50,12 @@ use innkeeper_facilities::{FacilityError, Units};
 
 use crate::FileErrorExt;
 
+/// Reports whether the kernel can reclaim the memory of a guest on request.
+pub(crate) fn can_reclaim() -> bool {
+    let memory = cgroup::Cgroups::detect("innkeeper").map(|cgroups| cgroups.memory());
+    matches!(memory, Ok(Some(mount)) if cgroup::can_reclaim(&mount))
+}
+
 /// Opens the units of guests with a supervisor, and watches the guests that run already.
 ///
 /// # Errors

@@ -235,6 +235,7 @@ pub(super) mod tests {
                         "````".into(),
                         "</details> <!--".into(),
                     ],
+                    mem_available_percent: None,
                 }),
                 last_delivery: Some("72d3162e-cc78-11e3-81ab-4c9367dc0958".into()),
                 created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),

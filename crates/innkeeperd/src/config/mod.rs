@@ -4,6 +4,7 @@
 
 mod grace;
 mod pool;
+mod pressure;
 mod previews;
 mod repositories;
 mod rest;
@@ -20,6 +21,7 @@ use innkeeper_model::chain;
 pub use innkeeper_service::ConfigError;
 use innkeeper_service::{Settings, Webhook};
 pub use pool::PoolSettings;
+pub use pressure::PressureSettings;
 pub use previews::{
     BuildSettings, CaddySettings, DatabaseSettings, DraftPreviews, EvaluationSettings,
     GithubSettings, PageContents, Previews, PreviewsOn, ReportPlace,

@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::pool::PoolSettings;
+use super::pressure::PressureSettings;
 use super::previews::{
     BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
 };
@@ -62,6 +63,8 @@ pub struct Config {
     pub rest: RestSettings,
     /// Guests that are prepared in advance.
     pub pool: PoolSettings,
+    /// A lack of memory on the host.
+    pub pressure: PressureSettings,
     /// Legacy installations on the same host.
     pub legacy: Legacy,
     /// The program that receives GitHub's deliveries, and the socket on which it hands them over.
@@ -261,6 +264,7 @@ impl Default for Config {
             engine: EngineSettings::default(),
             rest: RestSettings::default(),
             pool: PoolSettings::default(),
+            pressure: PressureSettings::default(),
             legacy: Legacy::default(),
             webhook: Webhook::default(),
             pages: Pages::default(),
@@ -500,6 +504,7 @@ impl Config {
             .validate()
             .and_then(|()| self.rest.validate())
             .and_then(|()| self.pool.validate())
+            .and_then(|()| self.pressure.validate())
             .map_err(|(setting, problem)| ConfigError::value(setting, problem))
     }
 }

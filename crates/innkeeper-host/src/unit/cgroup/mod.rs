@@ -10,13 +10,15 @@
 //! others only limit. In version 2 processes live in leaves only, and nspawn makes leaves of its own below `guest`.
 //!
 //! `hierarchy` holds the limits and controllers of a mounted hierarchy, `machine` the cgroups of a guest in all
-//! hierarchies, `listing` reads cgroups, `processes` creates, kills and removes them, and `freezer` suspends them.
+//! hierarchies, `listing` reads cgroups, `processes` creates, kills and removes them, `freezer` suspends them,
+//! and `reclaim` frees the memory of suspended ones.
 
 mod freezer;
 mod hierarchy;
 mod listing;
 mod machine;
 mod processes;
+mod reclaim;
 
 pub(super) use freezer::{Suspension, freeze, suspension, thaw};
 pub(super) use hierarchy::confine;
@@ -24,3 +26,4 @@ pub(super) use listing::{children, contains, cpu_time, memory, oom_kills, pids};
 pub(crate) use machine::{Cgroups, MachineCgroups};
 pub(crate) use processes::emptied;
 pub(super) use processes::{PAUSE, kill, make, remove};
+pub(super) use reclaim::{can_reclaim, forbid_swap, reclaim};

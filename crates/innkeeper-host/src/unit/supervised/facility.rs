@@ -14,6 +14,7 @@ use super::super::error::UnitError;
 use super::super::supervisor::Supervisor;
 use super::super::{cgroup, checks, journal, seats};
 use super::SupervisedUnits;
+use crate::tree::blocking;
 
 #[async_trait]
 impl<S: Supervisor> Resource for SupervisedUnits<S> {
@@ -122,8 +123,16 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
     }
 
     async fn thaw(&self, guest: &GuestName) -> Result<(), FacilityError> {
-        let freezer = self.supervisor.groups(guest).freezer;
-        Ok(cgroup::thaw(&freezer).map_err(UnitError::from)?)
+        let groups = self.supervisor.groups(guest);
+        // A daemon that was killed may have left it permitted.
+        cgroup::forbid_swap(&groups.memory).map_err(UnitError::from)?;
+        Ok(cgroup::thaw(&groups.freezer).map_err(UnitError::from)?)
+    }
+
+    async fn reclaim(&self, guest: &GuestName) -> Result<Option<u64>, FacilityError> {
+        let groups = self.supervisor.groups(guest);
+        let reclaimed = blocking(move || cgroup::reclaim(&groups.memory, &groups.freezer));
+        Ok(reclaimed.await.map_err(UnitError::from)?)
     }
 
     fn oom_kills(&self, guest: &GuestName) -> u64 {

@@ -151,3 +151,41 @@ async fn command_that_ends_while_its_guest_is_paused_leaves_nothing_behind() {
     )
     .await;
 }
+
+/// Fills the guest's part of the file cache.
+const FILL_CACHE: &str =
+    "dd if=/dev/zero of=/cached bs=1M count=48 2> /dev/null; sync; touch /tmp/filled; sleep 1000 &";
+
+#[tokio::test]
+async fn memory_of_a_paused_guest_is_reclaimed() {
+    const TEST: &str = "memory_of_a_paused_guest_is_reclaimed";
+    let Some(host) = Host::new(TEST).await else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", FILL_CACHE);
+    let seen = boot(&units, &guest).await;
+    let leader = seen.leader.expect("a first process");
+    while !Path::new(&format!("/proc/{leader}/root/tmp/filled")).exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let groups = host.groups(&guest).await;
+    if !cgroup::can_reclaim(&groups.memory) {
+        eprintln!(
+            "INNKEEPER-NOT-RUN: {TEST}: no controller for the memory of guests that can reclaim"
+        );
+        units.remove(&guest.name).await.expect("removed");
+        return;
+    }
+    let reclaim = async || units.reclaim(&guest.name).await.expect("no error");
+    assert_eq!(reclaim().await, Some(0), "a running guest keeps its memory");
+    units.freeze(&guest.name).await.expect("freezes");
+    let freed = reclaim().await.expect("the kernel can");
+    assert!(freed > 24 << 20, "{freed}");
+    units.thaw(&guest.name).await.expect("continues");
+    // The limits are as before.
+    let swap = fs::read_to_string(groups.memory.join("memory.swap.max"));
+    assert!(swap.is_err() || swap.is_ok_and(|limit| limit.trim() == "0"));
+    units.remove(&guest.name).await.expect("removed");
+    assert_eq!(reclaim().await, None, "it is gone");
+}

@@ -454,6 +454,7 @@ mod tests {
                     .into(),
                 remedy: Some("Correct (/var/secrets/a.env).".into()),
                 log: vec!["at /root/x:1".into()],
+                mem_available_percent: None,
             });
             comment(&view, &style())
         };
@@ -490,6 +491,7 @@ mod tests {
             message: "`".repeat(100_000),
             remedy: Some("ä".repeat(100_000)),
             log: vec![format!("error: {}", "`".repeat(10_000)); 100],
+            mem_available_percent: None,
         });
         let comment = comment(&view, &style());
         assert!(
