@@ -86,6 +86,8 @@ pub(crate) struct Inner {
     /// Number of purges that freed space.
     pub(crate) purges: AtomicU64,
     pub(crate) oom: OomKills,
+    /// The facts of the host were reported.
+    pub(crate) knows_facts: AtomicBool,
     /// Notified when a seat was taken or removed.
     pub(crate) seats_changed: Notify,
     /// The reason why seats are missing.
@@ -146,6 +148,7 @@ impl Inner {
             purges: AtomicU64::new(0),
             oom: OomKills::default(),
             disks: Disks::default(),
+            knows_facts: AtomicBool::new(false),
             seats_changed: Notify::new(),
             seats_failure: Mutex::default(),
             idle_wakes: Mutex::default(),

@@ -1,6 +1,7 @@
 //! The daemon's own work: it reacts to guests that exit and to changes of the host, and reconciles periodically.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use innkeeper_model::{Code, DesiredState, Explain, Failure, Guest, GuestName, UnitPhase};
@@ -74,7 +75,10 @@ impl Engine {
     /// Updates the firewall, then all guests, after the host's facts changed.
     async fn follow_host(&self) {
         self.reapply_firewall().await;
-        self.spawn_renew_seats();
+        // The first report is no change: the facts were unknown before.
+        if self.inner.knows_facts.swap(true, Ordering::Relaxed) {
+            self.spawn_renew_seats();
+        }
         for guest in self.guests_or_warn().await {
             self.spawn_follow_host(guest.name);
         }

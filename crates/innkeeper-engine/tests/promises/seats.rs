@@ -256,7 +256,21 @@ async fn changed_host_gets_other_seats() {
     let former = seats(&fixture.host);
     let watching = fixture.engine.clone();
     tokio::spawn(async move { watching.watch(std::time::Duration::from_secs(3600)).await });
-    fixture.host.facts.notify_one();
+    // The report of a daemon's start is no change.
+    for reported in 1..=2 {
+        assert_eq!(seats(&fixture.host), former, "before report {reported}");
+        fixture.host.facts.notify_one();
+        fixture
+            .until("the report is noticed", async || {
+                let calls = fixture.host.world().calls.clone();
+                calls
+                    .iter()
+                    .filter(|call| *call == "firewall.ensure")
+                    .count()
+                    > reported
+            })
+            .await;
+    }
     fixture
         .until("the seat is another one", async || {
             let now = seats(&fixture.host);
