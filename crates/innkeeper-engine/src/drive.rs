@@ -63,6 +63,8 @@ struct Drive<'a> {
     /// The guest did not come up with its own system: this drive boots no other one. The guest determines what its profile
     /// names, and must not keep the drive from its end.
     left_own_system: bool,
+    /// The guest came from a seat with a complete network, which must not be replaced.
+    waits_complete: bool,
     /// The guest took its seat: it may wait at its door with everything else done.
     took_seat: bool,
     /// The guest's unit was removed while its system came up, and the guest is started again.
@@ -95,6 +97,7 @@ impl<'a> Drive<'a> {
             prepared: Mutex::default(),
             left_own_system: false,
             took_seat: false,
+            waits_complete: false,
             was_ended: false,
         }
     }
@@ -120,6 +123,7 @@ impl<'a> Drive<'a> {
             let mut observed = self.inner.observe(&guest).await?;
             observed.waits_complete =
                 self.took_seat && self.inner.host.network.is_complete(&guest).await?;
+            self.waits_complete = observed.waits_complete;
             self.left_own_system |= observed.own_system == Some(OwnSystemState::Failing);
             observed.boots_own &= !self.left_own_system;
             // It is frozen again when it has responded to a packet.
@@ -461,6 +465,9 @@ impl<'a> Drive<'a> {
 
     async fn ensure_network(&self, guest: &Guest) -> Result<(), EngineError> {
         self.inner.require_firewall().await?;
+        if self.waits_complete && self.inner.host.network.is_complete(guest).await? {
+            return Ok(());
+        }
         let unit = self.inner.host.units.phase(self.name).await?;
         let leader = unit.and_then(|unit| unit.leader);
         let leader = leader.ok_or_else(|| {

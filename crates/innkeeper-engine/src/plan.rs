@@ -258,6 +258,8 @@ fn run(observed: &Observed, after_tree: Option<Step>) -> Vec<Stage> {
                 Step::EnsureSecrets,
                 Step::EnsureUnit,
             ]);
+            // It is complete, but no guest starts without the firewall.
+            stages.push(vec![Step::EnsureNetwork]);
             stages.extend(enter(observed));
             return stages;
         }

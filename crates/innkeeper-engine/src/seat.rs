@@ -108,12 +108,16 @@ impl Inner {
             let seat = GuestName::of_seat(slot);
             let _seat = self.guest_locks.lock(&seat).await;
             let host = &self.host;
-            let (tree, network, unit) = tokio::join!(
-                host.rootfs.rename(&seat, name),
-                host.network.rename(&seat, guest),
-                host.units.take_seat(&seat, guest),
-            );
-            tree.and(network).and(unit)?;
+            if host.rootfs.rename(&seat, name).await? {
+                let (network, unit) = tokio::join!(
+                    host.network.rename(&seat, guest),
+                    host.units.take_seat(&seat, guest),
+                );
+                network.and(unit)?;
+            } else {
+                // The guest has a tree that somebody put there: it is started with that, as without a seat.
+                self.remove_objects(&seat).await?;
+            }
             self.store.leave_seat(name).await?;
         }
         self.seats_changed.notify_one();

@@ -68,6 +68,10 @@ impl Engine {
         if self.seats_wanted() == 0 || !units.fits_seat(new.kind, closure, &new.limits) {
             return Ok(None);
         }
+        // The room that a seat found when it was made may be gone. The ordinary path makes room, or refuses.
+        if self.inner.host.rootfs.require_room().await.is_err() {
+            return Ok(None);
+        }
         let recorded = self.inner.store.create_guest_at_seat(new.clone(), actor);
         match recorded.await {
             // Room is made for one without a seat.
@@ -124,8 +128,10 @@ impl Engine {
     }
 
     async fn fill_seats(&self) -> Result<(), EngineError> {
-        for slot in self.inner.store.ready_seats().await? {
-            if !self.inner.is_seat_alive(slot).await? {
+        // No seat is made while remains of another one are left. Those that a guest has taken are not removed.
+        let ready = self.inner.store.ready_seats().await?;
+        for slot in self.inner.store.seats().await? {
+            if !ready.contains(&slot) || !self.inner.is_seat_alive(slot).await? {
                 self.inner.remove_seat(slot).await?;
             }
         }

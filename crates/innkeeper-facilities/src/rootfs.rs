@@ -97,12 +97,12 @@ pub trait Rootfs: Resource {
     }
 
     /// Gives the file tree of the guest `from` to the guest `to`, also while `from` waits at its door. Has no effect if it has
-    /// been given already or does not exist.
+    /// been given already or does not exist. Returns false if `to` has another tree: both keep theirs.
     ///
     /// # Errors
     /// When it cannot be renamed.
-    async fn rename(&self, _from: &GuestName, _to: &GuestName) -> Result<(), FacilityError> {
-        Ok(())
+    async fn rename(&self, _from: &GuestName, _to: &GuestName) -> Result<bool, FacilityError> {
+        Ok(true)
     }
 
     /// Fails unless another tree or snapshot has room.

@@ -50,6 +50,7 @@ fn any_observed() -> impl Strategy<Value = Observed> {
                 freezing: false,
                 boots_own: own_system.is_some(),
                 own_system,
+                waits_complete: network_complete,
                 ..Observed::default()
             },
         )
@@ -248,9 +249,24 @@ proptest! {
             let after = stages[at + 1..].concat();
             prop_assert!(after.iter().all(|step| *step == Step::CheckSystem), "{after:?}");
             let before = stages[..at].concat();
-            for step in [Step::EnsureRootfs, Step::EnsureSecrets, Step::EnsureUnit, Step::EnsureNetwork] {
+            // A tree and a unit that wait were made for the seat.
+            let tree = (!observed.waits_complete || observed.unit != Some(AtDoor)).then_some(Step::EnsureRootfs);
+            for step in tree.into_iter().chain([Step::EnsureSecrets, Step::EnsureUnit, Step::EnsureNetwork]) {
                 prop_assert!(before.contains(&step), "{step:?} is missing");
             }
+        }
+    }
+
+    #[test]
+    fn seat_is_taken_or_dropped_before_anything_else(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped), Just(DesiredState::Absent)], work in any_work(), observed in any_observed()) {
+        let observed = Observed { has_seat: true, ..observed };
+        let stages = plan(goal(desired), work.as_ref(), &observed);
+        match desired {
+            DesiredState::Absent => {
+                prop_assert_eq!(&stages[0], &vec![Step::DropSeat]);
+                prop_assert_eq!(&stages[1..], &plan(goal(desired), work.as_ref(), &Observed { has_seat: false, ..observed })[..]);
+            }
+            _ => prop_assert_eq!(stages, vec![vec![Step::TakeSeat]]),
         }
     }
 

@@ -279,3 +279,81 @@ async fn changed_host_gets_other_seats() {
         .await;
     filled(&fixture, 1).await;
 }
+
+#[tokio::test]
+async fn guests_at_seats_do_not_start_without_the_firewall() {
+    let fixture = pooled(1).await;
+    fixture.host.fail("firewall.ensure", u32::MAX);
+    let watcher = fixture.engine.clone();
+    tokio::spawn(async move { watcher.watch(std::time::Duration::from_millis(10)).await });
+    fixture
+        .until("the loss is found", async || {
+            fixture.host.world().failures["firewall.ensure"].times < u32::MAX
+        })
+        .await;
+    let refused = fixture.create("meanwhile").await.failure.expect("fails");
+    assert_eq!(refused.message, "firewall.ensure fails: injected");
+    assert_eq!(fixture.state("meanwhile").await, None);
+    let done = calls(&fixture.host, 0, "meanwhile");
+    assert!(
+        done.contains(&"unit.take_seat meanwhile".to_owned()),
+        "{done:?}"
+    );
+    assert!(
+        !done.contains(&"unit.release meanwhile".to_owned()),
+        "{done:?}"
+    );
+}
+
+#[tokio::test]
+async fn guest_with_a_tree_of_its_own_is_started_without_the_seat() {
+    let fixture = pooled(1).await;
+    let seat = seats(&fixture.host)[0].clone();
+    // An orphan of the guest's name.
+    let tree = "of somebody".to_owned();
+    fixture.host.world().trees.insert(name("web"), tree.clone());
+    assert_eq!(fixture.create("web").await.failure, None);
+    let world = fixture.host.world();
+    assert_eq!(world.trees.get(&name("web")), Some(&tree));
+    assert!(!world.units.contains_key(&seat) && !world.links.contains(&seat));
+    let taken = world.calls.contains(&"unit.take_seat web".to_owned());
+    assert!(!taken, "a unit with another tree");
+}
+
+#[tokio::test]
+async fn no_seat_is_made_while_remains_of_another_one_are_left() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let host = FakeHost::new();
+    host.fail("network.ensure", 1);
+    host.fail("unit.remove", 3);
+    let engine = start(&host, directory.path(), 1).await;
+    let fixture = Fixture {
+        _directory: directory,
+        host,
+        engine,
+    };
+    let watcher = fixture.engine.clone();
+    tokio::spawn(async move { watcher.watch(std::time::Duration::from_secs(3600)).await });
+    let recorded = async || fixture.engine.store().seats().await.expect("read").len();
+    fixture
+        .until("its removal has failed", async || {
+            fixture.host.world().failures["unit.remove"].times < 3
+        })
+        .await;
+    fixture
+        .until("another one is ready", async || {
+            assert!(recorded().await <= 1, "a seat beside the remains");
+            fixture.host.facts.notify_one();
+            let ready = fixture.engine.store().ready_seats().await;
+            ready.expect("read").len() == 1
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn full_disk_refuses_a_create_in_spite_of_a_seat() {
+    let fixture = pooled(1).await;
+    fixture.host.world().room = Some(1);
+    assert!(fixture.create("web").await.failure.is_some());
+    assert_eq!(seats(&fixture.host).len(), 1);
+}

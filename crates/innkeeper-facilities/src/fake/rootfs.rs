@@ -54,13 +54,16 @@ impl Rootfs for Part {
         true
     }
 
-    async fn rename(&self, from: &GuestName, to: &GuestName) -> Result<(), FacilityError> {
+    async fn rename(&self, from: &GuestName, to: &GuestName) -> Result<bool, FacilityError> {
         self.call("rootfs.rename", Some(to))?;
         let mut world = self.host.world();
-        if let Some(files) = world.trees.remove(from) {
-            world.trees.entry(to.clone()).or_insert(files);
+        if world.trees.contains_key(from) && world.trees.contains_key(to) {
+            return Ok(false);
         }
-        Ok(())
+        if let Some(files) = world.trees.remove(from) {
+            world.trees.insert(to.clone(), files);
+        }
+        Ok(true)
     }
 
     async fn require_room(&self) -> Result<(), FacilityError> {

@@ -157,7 +157,7 @@ impl Rootfs for DirRootfs {
     }
 
     /// nspawn keeps the directory that it has mounted, whatever its name.
-    async fn rename(&self, from: &GuestName, to: &GuestName) -> Result<(), FacilityError> {
+    async fn rename(&self, from: &GuestName, to: &GuestName) -> Result<bool, FacilityError> {
         let (from, to) = (from.clone(), to.clone());
         Ok(self.work(move |config| rename(config, &from, &to)).await?)
     }
@@ -319,17 +319,18 @@ pub(super) fn remove(config: &DirConfig, name: &GuestName) -> Result<(), RootfsE
     Ok(tree::remove(&paths.gone)?)
 }
 
-fn rename(config: &DirConfig, from: &GuestName, to: &GuestName) -> Result<(), RootfsError> {
+fn rename(config: &DirConfig, from: &GuestName, to: &GuestName) -> Result<bool, RootfsError> {
     let (former, paths) = (GuestPaths::of(config, from), GuestPaths::of(config, to));
     if owner(config, &former.guest)? != Some(Ownership::Ours) {
-        return Ok(());
+        return Ok(true);
     }
     if paths.rootfs().is_dir() {
-        return remove(config, from);
+        return Ok(false);
     }
     // A directory without a tree is left when the tree was removed by hand.
     remove(config, to)?;
-    Ok(fs::rename(&former.guest, &paths.guest).on("rename", &former.guest)?)
+    fs::rename(&former.guest, &paths.guest).on("rename", &former.guest)?;
+    Ok(true)
 }
 
 pub(super) fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError> {

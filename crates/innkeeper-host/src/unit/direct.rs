@@ -100,7 +100,7 @@ impl Direct {
         command
             .arg("supervise")
             .arg("--log")
-            .arg(match guest.is_seat() {
+            .arg(match run.home().is_symlink() {
                 true => run.home().join("console.log"),
                 false => self.config.console_log(guest),
             })

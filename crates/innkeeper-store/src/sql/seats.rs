@@ -24,6 +24,20 @@ pub(crate) fn ready(connection: &Connection) -> Result<Vec<Slot>, QueryError> {
     sql::all(connection, query, (), |row| row.get(0).map(Slot::new))
 }
 
+/// Reports whether a seat has this name.
+pub(crate) fn has(connection: &Connection, name: &GuestName) -> Result<bool, QueryError> {
+    let query = "SELECT 1 FROM seats WHERE '0-door-' || slot = ?1";
+    sql::exists(connection, query, [Text(name)])
+}
+
+/// Reports whether a guest, a preview or retained files have this name: it was not always reserved.
+pub(crate) fn is_used(connection: &Connection, name: &GuestName) -> Result<bool, QueryError> {
+    let query = "SELECT 1 FROM guests WHERE name = ?1
+         UNION ALL SELECT 1 FROM previews WHERE slug = ?1
+         UNION ALL SELECT 1 FROM retained WHERE name = ?1";
+    sql::exists(connection, query, [Text(name)])
+}
+
 /// Sets whether a guest can take the seat. Reports whether the seat exists and is free.
 pub(crate) fn set_ready(
     transaction: &Transaction<'_>,

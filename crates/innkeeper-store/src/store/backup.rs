@@ -7,6 +7,7 @@ use std::time::Duration;
 use innkeeper_model::{DesiredState, Failure, GuestName, Slot};
 
 use super::Store;
+use super::guests::refuse_seat;
 use crate::backup::create_file;
 use crate::database::{Database, Durability};
 use crate::error::{QueryError, StoreError};
@@ -65,10 +66,13 @@ impl Store {
     /// names are refused with [`StoreError::NameHeld`], and deliveries for such previews wait.
     ///
     /// # Errors
-    /// [`StoreError::Closed`].
+    /// [`StoreError::GuestExists`] if a guest that waits at its door has one of the names.
     pub async fn hold_names(&self, names: Vec<GuestName>) -> Result<NameHold, StoreError> {
         let held = names.clone();
         self.run("hold names", move |database| {
+            for name in &held {
+                refuse_seat(&database.connection, name)?;
+            }
             let hold = |name: &GuestName| held::hold(&database.connection, name);
             held.iter().try_for_each(hold)
         })

@@ -14,7 +14,7 @@ use crate::codec::{Json, Text};
 use crate::database::Durability;
 use crate::error::{QueryError, StoreError};
 use crate::sql::guests::{self, NewGuest};
-use crate::sql::{held, operations, previews, retained, slots, snapshots};
+use crate::sql::{held, operations, previews, retained, seats, slots, snapshots};
 
 impl Store {
     /// Records that a guest should run: takes its name and a slot and begins the operation, all or nothing. Durable.
@@ -331,6 +331,15 @@ pub(super) fn refuse_taken(connection: &Connection, new: &NewGuest) -> Result<()
     Ok(())
 }
 
+/// Fails if a guest that waits at its door has the name.
+pub(super) fn refuse_seat(connection: &Connection, name: &GuestName) -> Result<(), QueryError> {
+    if !seats::has(connection, name)? {
+        return Ok(());
+    }
+    let (name, desired) = (name.clone(), DesiredState::Running);
+    Err(StoreError::GuestExists { name, desired }.into())
+}
+
 /// Inserts a guest with a slot that was taken for it, and begins the operation that creates it.
 pub(super) fn begin(
     transaction: &Transaction<'_>,
@@ -340,6 +349,7 @@ pub(super) fn begin(
     verb: Verb,
     actor: &str,
 ) -> Result<(Guest, Operation), QueryError> {
+    refuse_seat(transaction, &new.name)?;
     let guest = guests::insert(transaction, new, slot, file_work)?;
     let operation = operations::begin(transaction, Some(&guest.name), verb, actor)?;
     Ok((guest, operation))

@@ -10,6 +10,9 @@ use crate::error::StoreError;
 use crate::sql::guests::NewGuest;
 use crate::sql::{held, seats, slots};
 
+/// The most slots that are skipped because guests have the names of their seats.
+const MAX_SKIPPED: u32 = 100;
+
 impl Store {
     /// Records a seat that is about to be made, and reserves its slot. Durable.
     ///
@@ -18,9 +21,28 @@ impl Store {
     pub async fn add_seat(&self) -> Result<Slot, StoreError> {
         let range = self.range;
         self.insert("record a seat", move |transaction| {
-            let slot = slots::take(transaction, range, 1)?;
-            seats::insert(transaction, slot)?;
-            Ok(slot)
+            let mut skipped = 0;
+            loop {
+                let slot = slots::take(transaction, range, 1)?;
+                let name = GuestName::of_seat(slot);
+                if !seats::is_used(transaction, &name)?
+                    && !held::has_any(transaction, std::slice::from_ref(&name))?
+                {
+                    seats::insert(transaction, slot)?;
+                    return Ok(slot);
+                }
+                // The counter has moved on. The slot is the oldest free one at the earliest after a round.
+                slots::free(transaction, slot.number())?;
+                skipped += 1;
+                if skipped > MAX_SKIPPED {
+                    let capacity = range.capacity();
+                    return Err(StoreError::NoSlotLeft {
+                        subnet: range,
+                        capacity,
+                    }
+                    .into());
+                }
+            }
         })
         .await
     }

@@ -317,3 +317,61 @@ proptest! {
         })?;
     }
 }
+
+/// Names like those of seats were not always reserved.
+#[tokio::test]
+async fn seat_never_has_the_name_of_a_guest() {
+    let fixture = Fixture::new(SUBNET);
+    create(&fixture.store, "0-door-2").await;
+    let seat = fixture.store.add_seat().await.expect("a seat");
+    assert_eq!(seat.number(), 3);
+    let refused = fixture
+        .store
+        .create_guest(new_guest("0-door-3"), "uid:0")
+        .await
+        .expect_err("the seat's name");
+    assert_eq!(refused.code(), Code::GuestExists);
+    let held = fixture.store.hold_names(vec![name("0-door-3")]).await;
+    assert_eq!(held.expect_err("the seat's name").code(), Code::GuestExists);
+    let hold = fixture.store.hold_names(vec![name("0-door-4")]).await;
+    let _hold = hold.expect("free");
+    let next = fixture.store.add_seat().await.expect("a seat");
+    assert_eq!(next.number(), 5);
+    fixture.store.delete_seat(seat).await.expect("deleted");
+    create(&fixture.store, "0-door-3").await;
+}
+
+#[tokio::test]
+async fn guest_takes_the_slot_of_a_seat_that_is_ready() {
+    let fixture = Fixture::new(SUBNET);
+    let taken = || {
+        fixture
+            .store
+            .create_guest_at_seat(new_guest("web"), "uid:0")
+    };
+    let seat = fixture.store.add_seat().await.expect("a seat");
+    assert_eq!(taken().await.expect("recorded"), None, "it is not ready");
+    assert!(fixture.store.set_seat_ready(seat, true).await.expect("set"));
+    fixture.store.retire_seats().await.expect("retired");
+    assert_eq!(taken().await.expect("recorded"), None, "it is retired");
+    fixture.store.set_seat_ready(seat, true).await.expect("set");
+    let (guest, _) = taken().await.expect("recorded").expect("a seat");
+    assert_eq!(guest.slot, seat);
+    let web = name("web");
+    assert_eq!(fixture.store.seat_of(&web).await.expect("read"), Some(seat));
+    assert!(
+        !fixture
+            .store
+            .set_seat_ready(seat, false)
+            .await
+            .expect("set")
+    );
+    fixture.store.delete_seat(seat).await.expect("it is taken");
+    // The slot is not free while the guest exists, with the seat's record or without.
+    let next = create(&fixture.store, "next").await.0;
+    assert_ne!(next.slot, seat);
+    fixture.store.leave_seat(&web).await.expect("left");
+    assert_eq!(fixture.store.seats().await.expect("read"), []);
+    let report = fixture.store.slots().await.expect("report");
+    assert_eq!(report.in_use(), 2);
+}

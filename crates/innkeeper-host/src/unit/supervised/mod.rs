@@ -270,7 +270,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             nix: nix.as_deref(),
             devices: &devices,
             // machined cannot rename a machine.
-            register: self.supervisor.registers() && !name.is_seat(),
+            register: self.supervisor.registers() && closure.is_some(),
             filters_at_door: filters.is_some(),
         });
         Ok(Ready {
@@ -304,7 +304,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             .await?
         {
             Arrival::AtDoor(seen) => {
-                if name.is_seat() {
+                if guest.closure.is_none() {
                     self.limit_seat(&seen).await?;
                 }
                 Ok(seen)
@@ -403,6 +403,10 @@ impl<S: Supervisor> SupervisedUnits<S> {
         }
         let config = self.config();
         errors.extend(nspawn_cleanup::remove(&config.machine(guest), &config.root(guest)).await);
+        if !errors.is_empty() && config.unit_name(guest) != *guest {
+            // The run directory leads to the names of what is left.
+            return UnitError::all(errors);
+        }
         // Last: while it exists, the guest is found.
         if let Err(error) = remove_run_dir(&config.run_dir(guest)) {
             errors.push(error.into());

@@ -176,3 +176,29 @@ async fn guests_with_more_than_a_seat_has_do_not_fit() {
         ..guest.limits
     }));
 }
+
+/// The run directory leads to the names of what is left.
+#[tokio::test]
+async fn removal_of_a_guest_at_a_seat_can_be_repeated_after_a_failure() {
+    let test = "removal_of_a_guest_at_a_seat_can_be_repeated_after_a_failure";
+    let Some(host) = Host::new(test).await else {
+        return;
+    };
+    let units = host.units().await;
+    let before = host.traces();
+    let (seat, guest, _) = seat(&host, &units, "").await;
+    take(&host, &units, &seat, &guest).await;
+    // A file in a directory that nspawn left, which must be empty.
+    let machine = host.config.machine(&guest.name);
+    let left = Path::new("/run/systemd/nspawn/propagate").join(machine);
+    fs::create_dir_all(&left).expect("made");
+    fs::write(left.join("in-the-way"), "").expect("written");
+    units
+        .remove(&guest.name)
+        .await
+        .expect_err("something is left");
+    fs::remove_file(left.join("in-the-way")).expect("removed");
+    units.remove(&guest.name).await.expect("removed");
+    assert!(!left.exists());
+    assert_eq!(host.traces().difference(&before).next(), None);
+}
