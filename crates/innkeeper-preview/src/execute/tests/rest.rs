@@ -200,7 +200,10 @@ async fn accepted_rest_ends_work_in_hand_and_a_failed_one_is_followed() {
 /// A new version and the rollback from it have failed, so that the guest may hold either.
 #[tokio::test]
 async fn half_deployed_preview_that_rests_is_left_alone() {
-    for level in [Level::Asleep, Level::Paused] {
+    for (level, state) in [
+        (Level::Asleep, RouteState::Held),
+        (Level::Paused, RouteState::Placeholder),
+    ] {
         let harness = harness(serve_app().await).await;
         execute(&harness).await.expect("restored");
         let failed = PreviewFact::State(PreviewState::Failed);
@@ -208,7 +211,7 @@ async fn half_deployed_preview_that_rests_is_left_alone() {
         let set = harness.store.set_level(&slug(), level).await;
         set.expect("recorded");
         execute(&harness).await.expect("left alone");
-        assert_eq!(route(&harness), RouteState::Placeholder, "{level}");
+        assert_eq!(route(&harness), state, "{level}");
         harness.host.world().calls.clear();
         execute(&harness).await.expect("left alone");
         let calls = calls(&harness);
@@ -216,7 +219,7 @@ async fn half_deployed_preview_that_rests_is_left_alone() {
             !calls.iter().any(|call| call.starts_with("database.")),
             "{calls:?}"
         );
-        assert_eq!(route(&harness), RouteState::Placeholder, "{level}");
+        assert_eq!(route(&harness), state, "{level}");
         // Woken, it goes back.
         let set = harness.store.set_level(&slug(), Level::Awake).await;
         set.expect("recorded");
