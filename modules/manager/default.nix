@@ -128,9 +128,11 @@ in
       "veth"
       "nf_tables"
       "nf_conntrack"
+      "nfnetlink_log"
       "nft_connlimit"
       "nft_fib_inet"
       "nft_limit"
+      "nft_log"
       "nft_masq"
       "nft_reject_inet"
     ];

@@ -3,6 +3,8 @@
 Needs: nothing.
 """
 
+import json
+
 
 def show(name: str) -> tuple[str, str]:
     """Returns the level and the state of a guest."""
@@ -30,6 +32,17 @@ with subtest("a new daemon leaves them frozen"):
     wait_until_idle()
     require_equal({name: show(name) for name in leaders}, dict.fromkeys(leaders, ("paused", "paused")), "the levels")
     doctor()
+
+with subtest("a policy of its own, and a keepalive"):
+    machine.succeed("agent set full --idle always-on", "agent keepalive full --for 1h")
+    report = json.loads(machine.succeed("agent explain full --json"))
+    require_equal(report["idle_policy"], "always_on", "the policy of full")
+    require_equal(report["state"], "running", "a keepalive wakes")
+    if not 3500 < report["keepalive_seconds"] <= 3600:
+        raise AssertionError(f"the keepalive lasts {report['keepalive_seconds']} s")
+    machine.succeed("agent explain full | grep -q 'Kept awake by: its idle policy is always-on'")
+    machine.fail("agent keepalive full --for 25h")
+    machine.succeed("agent keepalive full --for 0s", "agent set full --idle pause", "agent pause full")
 
 with subtest("woken by a request or a command: the same processes answer"):
     require_equal(page(guest("web")["guest_address"]), "web was here\n", "the page of a paused guest")

@@ -4,7 +4,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::preview::{InvalidSlug, parse_existing_slug};
-use innkeeper_model::{Code, Explain, GuestName, Installable, InvalidInstallable};
+use innkeeper_model::{
+    Code, Explain, GuestName, IdlePolicy, Installable, InvalidInstallable, MAX_KEEPALIVE,
+};
+use jiff::SignedDuration;
 
 /// A flake output. Relative paths are made absolute, since the daemon has another working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +64,25 @@ fn normalize(path: &Path) -> PathBuf {
         }
     }
     clean
+}
+
+/// Parses an idle policy.
+pub(crate) fn idle_policy(text: &str) -> Result<IdlePolicy, String> {
+    let found = IdlePolicy::ALL
+        .into_iter()
+        .find(|policy| policy.as_str() == text);
+    found.ok_or_else(|| "write sleep, pause or always-on".to_owned())
+}
+
+/// Parses the time of a keepalive, in seconds.
+pub(crate) fn keepalive_time(text: &str) -> Result<u64, String> {
+    let time: Option<SignedDuration> = text.parse().ok();
+    let seconds = time.and_then(|time| u64::try_from(time.as_secs()).ok());
+    let seconds = seconds.ok_or("write a time such as 90m or 8h")?;
+    match seconds <= MAX_KEEPALIVE.as_secs() {
+        true => Ok(seconds),
+        false => Err("a keepalive lasts at most 24h".to_owned()),
+    }
 }
 
 /// An invalid slug where the slug of an existing preview is required.

@@ -10,8 +10,9 @@ use innkeeper_model::{Code, Failure};
 use crate::client::Client;
 use crate::commands::{
     Apply, Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec,
-    Fork, Gc, List, Logs, Man, Pause, Pool, Prefetch, Restore, RestoreBackup, Set, Show, Sleep,
-    Slots, Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, Top, Undelete, Wake,
+    Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool, Prefetch, Restore, RestoreBackup,
+    Set, Show, Sleep, Slots, Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, Top, Undelete,
+    Wake,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -87,6 +88,8 @@ enum AgentCommand {
     Pause(Pause),
     Sleep(Sleep),
     Wake(Wake),
+    Keepalive(Keepalive),
+    Explain(Explain),
     Set(Set),
     Snapshot(Snapshot),
     Snapshots(Snapshots),
@@ -155,6 +158,8 @@ enum PreviewCommand {
     Pause(preview::Pause),
     Sleep(preview::Sleep),
     Wake(preview::Wake),
+    Keepalive(preview::Keepalive),
+    Set(preview::Set),
     Build(preview::Build),
     Approve(preview::Approve),
     Open(preview::Open),
@@ -205,6 +210,8 @@ impl Program for Agent {
             AgentCommand::Pause(command) => command.run(cx).await,
             AgentCommand::Sleep(command) => command.run(cx).await,
             AgentCommand::Wake(command) => command.run(cx).await,
+            AgentCommand::Keepalive(command) => command.run(cx).await,
+            AgentCommand::Explain(command) => command.run(cx).await,
             AgentCommand::Set(command) => command.run(cx).await,
             AgentCommand::Snapshot(command) => command.run(cx).await,
             AgentCommand::Snapshots(command) => command.run(cx).await,
@@ -236,6 +243,8 @@ impl Program for Preview {
             PreviewCommand::Pause(command) => command.run(cx).await,
             PreviewCommand::Sleep(command) => command.run(cx).await,
             PreviewCommand::Wake(command) => command.run(cx).await,
+            PreviewCommand::Keepalive(command) => command.run(cx).await,
+            PreviewCommand::Set(command) => command.run(cx).await,
             PreviewCommand::Build(command) => command.run(cx).await,
             PreviewCommand::Approve(command) => command.run(cx).await,
             PreviewCommand::Open(command) => command.run(cx).await,

@@ -27,6 +27,10 @@ const QUIET: Duration = Duration::from_millis(750);
 /// The maximum time that a pause waits for a guest's response to data.
 const RESPONSE: Duration = Duration::from_secs(30);
 
+/// The most bytes of a keep-alive, in both directions with IP headers: two pings of 125 bytes each way and their answers. More is
+/// a request, whose response may have pauses.
+const KEEP_ALIVE: u64 = 1000;
+
 /// A use this short before a peek is that of the packet which caused the peek: it was measured first.
 const RECENT: Duration = Duration::from_secs(3);
 
@@ -86,6 +90,8 @@ pub(crate) enum Use {
     UnknownCpu,
     /// Open SSH sessions.
     Ssh(usize),
+    /// A user keeps it awake.
+    Kept,
 }
 
 impl fmt::Display for Use {
@@ -104,6 +110,7 @@ impl fmt::Display for Use {
             Self::Cpu(percent) => write!(f, "processor time: {percent} % of one processor"),
             Self::Ssh(1) => f.write_str("an open SSH session"),
             Self::Ssh(number) => write!(f, "{number} open SSH sessions"),
+            Self::Kept => f.write_str("a keepalive"),
             Self::UnknownCpu => f.write_str("processor time that cannot be read on this host"),
         }
     }
@@ -166,6 +173,8 @@ struct Tracked {
     quiet_since: Duration,
     /// The guest has received data and has sent none since.
     owes_response: bool,
+    /// The time of the last use that shows somebody: not that it was found, nor that its processor time is unknown.
+    known_use_at: Option<Duration>,
     /// The time of the last packet that reached it while it was paused.
     reached_at: Option<Duration>,
 }
@@ -181,13 +190,22 @@ pub(crate) enum Peek {
     Over(u64),
 }
 
+/// The events of a peek so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct OpenPeek {
+    /// The guest was in use.
+    used: bool,
+    /// The bytes in both directions.
+    bytes: u64,
+}
+
 /// The uses of all guests.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     config: ActivityConfig,
     guests: BTreeMap<GuestName, Tracked>,
-    /// Paused guests whose processes run because of a packet, and whether they have been in use since.
-    peeks: BTreeMap<GuestName, bool>,
+    /// Paused guests whose processes run because of a packet.
+    peeks: BTreeMap<GuestName, OpenPeek>,
     /// The time of the last report of uses.
     reported_at: Duration,
 }
@@ -216,28 +234,31 @@ impl Tracker {
                 self.guests.insert(guest, Tracked::found(now, reading));
                 continue;
             };
-            // An operation on a paused guest, such as a snapshot, does not wake it.
-            let is_use = |by: &Use| *by != Use::Operation;
-            if tracked
-                .read(self.config, now, reading)
-                .is_some_and(|by| is_use(&by))
-                && let Some(used) = self.peeks.get_mut(&guest)
-            {
-                *used = true;
+            let last = tracked.last.traffic;
+            let found = tracked.read(self.config, now, reading);
+            if let Some(peek) = self.peeks.get_mut(&guest) {
+                let (to, from) = (reading.traffic.to.bytes, reading.traffic.from.bytes);
+                let bytes = since(last.to.bytes, to).saturating_add(since(last.from.bytes, from));
+                peek.bytes = peek.bytes.saturating_add(bytes);
+                // An operation on a paused guest, such as a snapshot, does not wake it.
+                peek.used |= found.is_some_and(|by| by != Use::Operation);
+                peek.used |= peek.bytes > KEEP_ALIVE;
             }
         }
     }
 
     /// Notes that the processes of a paused guest run because of a packet.
     pub(crate) fn begin_peek(&mut self, guest: &GuestName, now: Duration) {
-        let mut used = false;
+        // Without a reading from before the packet, a use cannot be distinguished.
+        let mut used = true;
         if let Some(tracked) = self.guests.get_mut(guest) {
             tracked.quiet_since = now;
             tracked.reached_at = Some(now);
             let found = tracked.usage.by == Use::Found;
             used = !found && now.saturating_sub(tracked.usage.used_at) < RECENT;
         }
-        self.peeks.insert(guest.clone(), used);
+        let bytes = 0;
+        self.peeks.insert(guest.clone(), OpenPeek { used, bytes });
     }
 
     /// Notes that a guest is awake, or paused again. Has no effect without a peek.
@@ -257,15 +278,15 @@ impl Tracker {
 
     /// Returns all peeks by the last readings.
     pub(crate) fn peeks(&self, now: Duration) -> Vec<(GuestName, Peek)> {
-        let peek = |guest: &GuestName, used: bool| match self.guests.get(guest) {
-            _ if used => Peek::Used,
+        let peek = |guest: &GuestName, open: &OpenPeek| match self.guests.get(guest) {
+            _ if open.used => Peek::Used,
             Some(tracked) if tracked.can_pause(self.config, now) => {
                 Peek::Over(tracked.last.traffic.to.packets)
             }
             _ => Peek::Open,
         };
         (self.peeks.iter())
-            .map(|(guest, used)| (guest.clone(), peek(guest, *used)))
+            .map(|(guest, open)| (guest.clone(), peek(guest, open)))
             .collect()
     }
 
@@ -284,11 +305,15 @@ impl Tracker {
         now: Duration,
         after: Duration,
     ) -> Option<u64> {
-        let tracked = self.guests.get(guest)?;
-        let reached_at = tracked.reached_at.unwrap_or_default();
-        let is_unreached = now.saturating_sub(reached_at) >= after || tracked.reached_at.is_none();
+        let is_unreached = self.unreached(guest, now)? >= after;
         let may = is_unreached && !self.is_peeking(guest);
         self.can_pause(guest, now, after).filter(|_| may)
+    }
+
+    /// Returns the time since a packet reached a guest that was paused, or the maximum; `None` before its first reading.
+    pub(crate) fn unreached(&self, guest: &GuestName, now: Duration) -> Option<Duration> {
+        let reached_at = self.guests.get(guest)?.reached_at;
+        Some(reached_at.map_or(Duration::MAX, |at| now.saturating_sub(at)))
     }
 
     /// Starts the idle time of a guest again, which could not be paused.
@@ -296,6 +321,14 @@ impl Tracker {
         if let Some(tracked) = self.guests.get_mut(guest) {
             tracked.usage.used_at = now;
         }
+    }
+
+    /// Reports whether a guest has received no packets since its last reading, and has responded to those before.
+    pub(crate) fn is_settled(&self, guest: &GuestName, packets: u64) -> bool {
+        let tracked = self.guests.get(guest);
+        tracked.is_some_and(|tracked| {
+            tracked.last.traffic.to.packets == packets && !tracked.owes_response
+        })
     }
 
     /// Returns the number of packets to a guest that has been idle for `after` and may be paused; `None` for others.
@@ -316,8 +349,7 @@ impl Tracker {
             return Vec::new();
         }
         let since = std::mem::replace(&mut self.reported_at, now);
-        let is_used =
-            |tracked: &Tracked| tracked.usage.used_at >= since && tracked.usage.by != Use::Found;
+        let is_used = |tracked: &Tracked| tracked.known_use_at.is_some_and(|at| at >= since);
         (self.guests.iter())
             .filter(|(_, tracked)| is_used(tracked))
             .map(|(guest, _)| guest.clone())
@@ -338,6 +370,7 @@ impl Tracked {
             window: Spent::default(),
             quiet_since: now,
             owes_response: false,
+            known_use_at: None,
             reached_at: None,
             usage: Usage {
                 read_at: now,
@@ -384,6 +417,9 @@ impl Tracked {
         };
         if let Some(by) = found {
             (self.usage.used_at, self.usage.by) = (now, by);
+            if by != Use::UnknownCpu {
+                self.known_use_at = Some(now);
+            }
         }
         if reading.traffic.to.packets != last.traffic.to.packets {
             self.quiet_since = now;

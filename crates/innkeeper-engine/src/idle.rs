@@ -1,7 +1,7 @@
 //! When idle guests rest: the rules, and what the engine remembers about their rest.
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use innkeeper_model::{Failure, Guest, GuestKind, GuestName, IdlePolicy, Level};
@@ -49,13 +49,21 @@ pub(crate) struct RestRule {
 }
 
 impl RestConfig {
-    pub(crate) fn rule(&self, guest: &Guest) -> RestRule {
-        let kind = match guest.kind {
+    fn of(&self, kind: GuestKind) -> KindRest {
+        match kind {
             GuestKind::Agent => self.agents,
             GuestKind::Preview => self.previews,
-        };
+        }
+    }
+
+    pub(crate) fn policy(&self, guest: &Guest) -> IdlePolicy {
+        guest.idle_policy.unwrap_or(self.of(guest.kind).idle)
+    }
+
+    pub(crate) fn rule(&self, guest: &Guest) -> RestRule {
+        let kind = self.of(guest.kind);
         let after = |time: Duration| (!time.is_zero()).then_some(time);
-        match kind.idle {
+        match self.policy(guest) {
             IdlePolicy::AlwaysOn => RestRule::default(),
             IdlePolicy::Pause => RestRule {
                 pause_after: after(kind.pause_after),
@@ -78,6 +86,9 @@ pub trait LevelHooks: Send + Sync {
     /// # Errors
     /// When the preparation fails. The guest stays awake.
     async fn before_rest(&self, guest: &Guest, level: Level) -> Result<bool, Failure>;
+
+    /// Follows a rest that was prepared, and accepted or refused.
+    async fn after_rest(&self, guest: &Guest, accepted: bool);
 
     /// Receives the previews' guests that were in use since the last call, at intervals of a minute or less.
     async fn used(&self, guests: &[GuestName]);
@@ -108,5 +119,29 @@ impl Resting {
 impl Drop for Rests<'_> {
     fn drop(&mut self) {
         self.resting.0.lock().remove(self.guest);
+    }
+}
+
+/// The ends of keepalives. The store has them too, in running time.
+#[derive(Debug, Default)]
+pub(crate) struct Keepalives(Mutex<HashMap<GuestName, Instant>>);
+
+impl Keepalives {
+    /// Sets the end of a guest's keepalive, `left` from now; `None` for none.
+    pub(crate) fn set(&self, guest: &GuestName, left: Option<Duration>) {
+        let mut ends = self.0.lock();
+        let now = Instant::now();
+        ends.retain(|_, end| *end > now);
+        match left {
+            Some(left) => ends.insert(guest.clone(), now + left),
+            None => ends.remove(guest),
+        };
+    }
+
+    /// Returns how long a keepalive lasts from now; `None` without one.
+    pub(crate) fn left(&self, guest: &GuestName) -> Option<Duration> {
+        let end = *self.0.lock().get(guest)?;
+        let left = end.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
     }
 }

@@ -21,7 +21,7 @@ use crate::activity::{ActivityConfig, Tracker, Use};
 use crate::backoff::Failures;
 use crate::demands::Demands;
 use crate::disks::Disks;
-use crate::idle::{LevelHooks, RestConfig, Resting};
+use crate::idle::{Keepalives, LevelHooks, RestConfig, Resting};
 use crate::journal::{Journal, Subject};
 use crate::keyed_locks::KeyedLocks;
 use crate::oom::OomKills;
@@ -105,6 +105,7 @@ pub(crate) struct Inner {
     /// Set once the host turned out to have no freezer: guests are not paused by the daemon's own decision.
     pub(crate) no_freezer: AtomicBool,
     pub(crate) resting: Resting,
+    pub(crate) keepalives: Keepalives,
     pub(crate) demands: Demands,
     /// The part of previews in a rest.
     pub(crate) hooks: OnceLock<Box<dyn LevelHooks>>,
@@ -161,6 +162,7 @@ impl Inner {
             peeked: Notify::new(),
             no_freezer: AtomicBool::new(false),
             resting: Resting::default(),
+            keepalives: Keepalives::default(),
             demands: Demands::default(),
             hooks: OnceLock::new(),
             started: Instant::now(),

@@ -208,8 +208,7 @@ impl Engine {
                 is_paused: view.state == GuestState::Paused,
                 idle: usage.idle(),
                 memory: view.memory_bytes,
-                // No guest has a policy of its own.
-                is_exempt: false,
+                is_exempt: self.is_exempt(&view.guest),
                 // One that is paused and runs has a packet to answer, or is about to be frozen.
                 is_leaving: relief.is_leaving(&name)
                     || view.guest.level == Level::Paused && view.state == GuestState::Running,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use innkeeper_model::{
-    DesiredState, Explain, Guest, GuestKind, GuestName, Level, OperationState, chain,
+    DesiredState, Explain, Guest, GuestKind, GuestName, IdlePolicy, Level, OperationState, chain,
 };
 use innkeeper_store::StoreError;
 use tracing::{debug, warn};
@@ -33,13 +33,23 @@ impl Engine {
         drop(self.inner.hooks.set(hooks));
     }
 
+    /// Returns the policy in force.
+    pub(crate) fn policy(&self, guest: &Guest) -> IdlePolicy {
+        self.inner.config.rest.policy(guest)
+    }
+
+    /// Reports whether a user wants a guest to stay awake.
+    pub(crate) fn is_exempt(&self, guest: &Guest) -> bool {
+        self.policy(guest) == IdlePolicy::AlwaysOn || self.kept_awake(&guest.name).is_some()
+    }
+
     pub(crate) fn rule(&self, guest: &Guest) -> RestRule {
         self.inner.config.rest.rule(guest)
     }
 
     /// Reports whether a guest is paused when it is idle.
     pub(crate) fn pauses_when_idle(&self, guest: &Guest) -> bool {
-        self.rule(guest).pause_after.is_some()
+        self.rule(guest).pause_after.is_some() && self.kept_awake(&guest.name).is_none()
     }
 
     /// Lets the guests rest that have been idle for the configured time.
@@ -90,10 +100,21 @@ impl Engine {
     }
 
     async fn rest_due(&self, guest: &Guest, level: Level, packets: u64) -> Result<(), EngineError> {
+        // The decision and this may be seconds apart.
+        if level == Level::Asleep && self.packets_to(guest).await? != packets {
+            return Ok(());
+        }
         if self.rest(guest, level).await? && level == Level::Paused {
             return self.continue_if_reached(guest, packets).await;
         }
         Ok(())
+    }
+
+    async fn packets_to(&self, guest: &Guest) -> Result<u64, EngineError> {
+        let traffic = self.inner.host.traffic.traffic().await?;
+        let address = self.inner.address(guest);
+        let counted = address.and_then(|address| traffic.get(&address).copied());
+        Ok(counted.unwrap_or_default().to.packets)
     }
 
     /// Pauses a guest or puts it to sleep by the daemon's own decision, and returns when it rests. Returns false if it is in
@@ -115,7 +136,11 @@ impl Engine {
             self.inner.uses.lock().used(name, now, Use::Operation);
             return Ok(false);
         }
-        let rests = self.change_level(name, level).await?;
+        if self.inner.sessions.count(name) > 0 {
+            self.conclude_rest(guest, false).await;
+            return Ok(false);
+        }
+        let rests = self.change_level(guest, level).await?;
         if rests == Some(false) {
             self.inner
                 .uses
@@ -139,20 +164,18 @@ impl Engine {
         if !self.is_prepared(guest, Level::Asleep).await {
             return Ok(false);
         }
-        let asleep = self.change_level(&guest.name, Level::Asleep).await?;
+        let asleep = self.change_level(guest, Level::Asleep).await?;
         Ok(asleep == Some(true))
     }
 
     /// Lets a guest rest, and reports whether it does; `None` if it is busy.
-    async fn change_level(
-        &self,
-        name: &GuestName,
-        level: Level,
-    ) -> Result<Option<bool>, EngineError> {
+    async fn change_level(&self, guest: &Guest, level: Level) -> Result<Option<bool>, EngineError> {
+        let name = &guest.name;
         let accepted = match level {
             Level::Paused => self.pause(name, ACTOR).await,
             _ => self.sleep(name, ACTOR).await,
         };
+        self.conclude_rest(guest, accepted.is_ok()).await;
         match accepted {
             Ok(accepted) => {
                 let operation = self.ended_operation(accepted.operation).await?;
@@ -160,6 +183,14 @@ impl Engine {
             }
             Err(EngineError::Store(StoreError::GuestBusy { .. })) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    async fn conclude_rest(&self, guest: &Guest, accepted: bool) {
+        if let Some(hooks) = self.inner.hooks.get()
+            && guest.kind == GuestKind::Preview
+        {
+            hooks.after_rest(guest, accepted).await;
         }
     }
 
@@ -177,15 +208,18 @@ impl Engine {
             })
     }
 
-    /// Returns the use of a guest that readings do not show: an open SSH session.
+    /// Returns the use of a guest that readings do not show: a keepalive, or an open SSH session.
     async fn unmeasured_use(&self, guest: &Guest) -> Result<Option<Use>, EngineError> {
+        if self.kept_awake(&guest.name).is_some() {
+            return Ok(Some(Use::Kept));
+        }
         Ok(match self.ssh_sessions(guest).await? {
             0 => None,
             number => Some(Use::Ssh(number)),
         })
     }
 
-    async fn ssh_sessions(&self, guest: &Guest) -> Result<usize, EngineError> {
+    pub(crate) async fn ssh_sessions(&self, guest: &Guest) -> Result<usize, EngineError> {
         let unit = self.inner.host.units.phase(&guest.name).await?;
         Ok(match unit.and_then(|unit| unit.leader) {
             Some(leader) => self.inner.host.network.ssh_sessions(guest, leader).await?,
@@ -201,6 +235,9 @@ impl Engine {
     pub async fn exemption(&self, guest: &Guest) -> Result<Option<String>, EngineError> {
         if self.rule(guest) == RestRule::default() {
             return Ok(Some("its idle policy is always-on".to_owned()));
+        }
+        if self.kept_awake(&guest.name).is_some() {
+            return Ok(Some(Use::Kept.to_string()));
         }
         let open = match self.inner.sessions.count(&guest.name) {
             0 => self.ssh_sessions(guest).await?,

@@ -47,6 +47,7 @@ impl Engine {
             limits,
             origin: None,
             declared: request.declared,
+            idle_policy: request.idle_policy,
         };
         inner.probe(Verb::Create, "accept", Edge::Before);
         let (guest, operation) = match request.name {
@@ -80,6 +81,7 @@ impl Engine {
             limits: self.inner.config.limits,
             origin: None,
             declared: false,
+            idle_policy: None,
         };
         self.inner.probe(Verb::Create, "accept", Edge::Before);
         let (guest, operation) = self.record_guest(new, actor).await?;

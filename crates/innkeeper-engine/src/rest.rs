@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use innkeeper_model::{Explain, Guest, GuestName, Level, Operation, UnitPhase, chain};
+use innkeeper_store::StoreError;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -19,6 +20,13 @@ use crate::activity::{Peek, Reading};
 use crate::engine::Engine;
 use crate::idle::ACTOR;
 use crate::inner::Inner;
+
+/// The longest delay before a wake by a packet is retried.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// The time without a packet that precedes every pause, and the longest wait for it.
+const CALM: Duration = Duration::from_millis(250);
+const CALM_LIMIT: Duration = Duration::from_secs(5);
 
 /// The interval of readings of a guest with a peek.
 const PEEK_INTERVAL: Duration = Duration::from_millis(250);
@@ -31,6 +39,7 @@ impl Inner {
     /// decided to pause the guest. The guest runs then.
     pub(crate) async fn freeze(&self, guest: &Guest) -> Result<(), EngineError> {
         self.refuse_in_session(&guest.name)?;
+        self.await_calm(guest).await;
         self.watch_packets(guest).await?;
         match self.host.units.freeze(&guest.name).await {
             Ok(true) => {
@@ -42,6 +51,33 @@ impl Inner {
                 result?;
                 self.no_freezer.store(true, Ordering::Relaxed);
                 Err(EngineError::NoFreezer(guest.name.clone()))
+            }
+        }
+    }
+
+    /// Waits until a guest that received packets a moment ago has responded: none reports these any more. At most a few
+    /// seconds.
+    async fn await_calm(&self, guest: &Guest) {
+        let Some(address) = self.address(guest) else {
+            return;
+        };
+        let count = async || {
+            let traffic = self.host.traffic.traffic().await.ok()?;
+            let counted = traffic.get(&address).copied().unwrap_or_default();
+            Some(counted.to.packets)
+        };
+        let Some(mut last) = count().await else {
+            return;
+        };
+        if self.uses.lock().is_settled(&guest.name, last) {
+            return;
+        }
+        let limit = Instant::now() + CALM_LIMIT;
+        while Instant::now() < limit {
+            tokio::time::sleep(CALM).await;
+            match count().await {
+                Some(now) if now != last => last = now,
+                _ => return,
             }
         }
     }
@@ -153,10 +189,25 @@ impl Engine {
             };
             let engine = self.clone();
             self.spawn(async move {
-                if let Err(error) = engine.wake_by_packet(&name).await {
-                    warn!(guest = %name, code = %error.code(), "a packet did not wake it: {}", chain(&error));
-                }
+                engine.wake_by_packet_or_retry(&name).await;
             });
+        }
+    }
+
+    /// Continues a paused guest that received a packet. Its next packet is not reported before it continues, so a failure is
+    /// retried until then.
+    async fn wake_by_packet_or_retry(&self, name: &GuestName) {
+        let mut delay = PEEK_INTERVAL;
+        while let Err(error) = self.wake_by_packet(name).await {
+            if matches!(error, EngineError::GuestNotFound(_)) {
+                return;
+            }
+            warn!(guest = %name, code = %error.code(), "a packet did not wake it: {}", chain(&error));
+            tokio::select! {
+                () = self.inner.stopping.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+            delay = (2 * delay).min(LONGEST_RETRY);
         }
     }
 
@@ -181,7 +232,13 @@ impl Engine {
                 return Ok(());
             }
         }
-        self.awaken(name, ACTOR).await.map(drop)
+        match self.wake(name, ACTOR).await {
+            // Such as a snapshot, which leaves the guest as it is.
+            Err(EngineError::Store(StoreError::GuestBusy { .. })) => {
+                self.awaken(name, ACTOR).await.map(drop)
+            }
+            woken => woken.map(drop),
+        }
     }
 
     /// Ends peeks by the last readings: with a wake if the guest is in use, with a pause if it has responded.
@@ -201,17 +258,15 @@ impl Engine {
         join_all(followed).await;
     }
 
+    /// Records that a guest with a peek is awake. It is not waited for: a user may pause the guest again meanwhile.
     async fn end_peek_awake(&self, name: &GuestName) -> Result<(), EngineError> {
-        let guest = self.guest(name).await;
+        let woken = self.wake(name, ACTOR).await;
+        if let Err(EngineError::Store(StoreError::GuestBusy { .. })) = woken {
+            // The next reading tries again.
+            return Ok(());
+        }
         self.inner.uses.lock().end_peek(name);
-        self.inner.unwatch_packets(&guest?).await?;
-        let (engine, name) = (self.clone(), name.clone());
-        self.spawn(async move {
-            if let Err(error) = engine.awaken(&name, ACTOR).await {
-                warn!(guest = %name, code = %error.code(), "its wake is not recorded: {}", chain(&error));
-            }
-        });
-        Ok(())
+        woken.map(drop)
     }
 
     /// Freezes a guest again that had received `packets` by its last reading. A guest that has received more by the time it is
@@ -227,6 +282,11 @@ impl Engine {
         if guest.rests() != Some(Level::Paused) || !runs {
             self.inner.uses.lock().end_peek(name);
             return Ok(());
+        }
+        // A user waits for a command in it, which may be silent.
+        if self.ssh_sessions(&guest).await? > 0 {
+            drop(locked);
+            return self.end_peek_awake(name).await;
         }
         let frozen = self.inner.freeze(&guest).await;
         drop(locked);
@@ -275,12 +335,13 @@ impl Engine {
             if unfinished.contains_key(&guest.name) && !is_frozen {
                 continue;
             }
-            let watched = self.inner.watch_packets(guest).await;
-            if let Err(error) = &watched {
-                warn!(guest = %guest.name, code = %error.code(), "it is woken: {}", chain(error));
-            }
-            if watched.is_err() || !unreached.contains(&address) {
-                self.spawn_wakes(&BTreeSet::from([address]));
+            self.inner
+                .watched
+                .lock()
+                .insert(address, guest.name.clone());
+            match unreached.contains(&address) {
+                true => self.inner.host.packets.resume(address).await,
+                false => self.spawn_wakes(&BTreeSet::from([address])),
             }
         }
     }

@@ -34,6 +34,7 @@ impl Engine {
             }
         }
         self.spawn_retained_maintenance(true);
+        self.resume_keepalives().await?;
         let guests = self.inner.store.guests().await?;
         info!(
             guests = guests.len(),

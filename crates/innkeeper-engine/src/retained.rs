@@ -72,6 +72,7 @@ impl Engine {
             limits: former.limits,
             origin: None,
             declared: false,
+            idle_policy: None,
         };
         self.inner.probe(Verb::Undelete, "accept", Edge::Before);
         let (guest, operation) = self.inner.store.begin_undelete(id, new, actor).await?;

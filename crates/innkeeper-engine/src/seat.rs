@@ -171,6 +171,7 @@ impl Inner {
             limits: self.config.limits,
             ssh_host_key: None,
             fault: None,
+            idle_policy: None,
             wake_failure: None,
             file_work: None,
             retain: None,

@@ -100,6 +100,7 @@ impl Engine {
                 snapshot: request.snapshot,
             }),
             declared: false,
+            idle_policy: guest.idle_policy,
         };
         let begun = self.inner.store.create_guest(new, actor);
         self.begin_with(Verb::Fork, begun).await

@@ -59,6 +59,9 @@ pub trait FirstPackets: Send + Sync {
     /// When the kernel refuses. The guest must not be paused then.
     async fn watch(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
 
+    /// Watches a guest of [`Self::unreached`] on. A packet since then is reported too.
+    async fn resume(&self, guest: Ipv4Addr);
+
     /// Stops watching. Has no effect on a guest that is not watched.
     ///
     /// # Errors

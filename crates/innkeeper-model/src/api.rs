@@ -18,6 +18,9 @@
 //! | `POST /v1/guests/{name}/pause` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/sleep` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/wake` | | 202, [`Accepted`] |
+//! | `GET /v1/guests/{name}/rest` | | [`RestReport`] |
+//! | `POST /v1/guests/{name}/idle` | [`IdleRequest`] | [`RestReport`] |
+//! | `POST /v1/guests/{name}/keepalive` | [`KeepaliveRequest`] | [`RestReport`], when the guest is awake |
 //! | `POST /v1/guests/{name}/set` | [`SetRequest`] | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/fork` | [`ForkRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}/snapshots` | | list of [`Snapshot`], the oldest first |
@@ -47,6 +50,9 @@
 //! | `POST /v1/previews/{slug}/pause` | | 202, [`Accepted`] |
 //! | `POST /v1/previews/{slug}/sleep` | | 202, [`Accepted`] |
 //! | `POST /v1/previews/{slug}/wake` | | 202, [`Accepted`] |
+//! | `GET /v1/previews/{slug}/rest` | | [`RestReport`] |
+//! | `POST /v1/previews/{slug}/idle` | [`IdleRequest`] | [`RestReport`] |
+//! | `POST /v1/previews/{slug}/keepalive` | [`KeepaliveRequest`] | [`RestReport`], when the guest is awake |
 //! | `POST /v1/previews/{slug}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
 //! | `GET /v1/previews/{slug}/logs?lines=N&follow=BOOL&since=TIME&service=NAME&attempt=N` | | [`LogLine`](crate::preview::log::LogLine)s by time, `application/x-ndjson` |
 //! | `GET /v1/previews/{slug}/explain` | | [`PreviewExplanation`] |
@@ -77,6 +83,9 @@
 //! [`PreviewAccepted`]: crate::preview::api::PreviewAccepted
 //! [`PreviewExplanation`]: crate::preview::api::PreviewExplanation
 //! [`PreviewView`]: crate::preview::PreviewView
+//! [`IdleRequest`]: crate::IdleRequest
+//! [`KeepaliveRequest`]: crate::KeepaliveRequest
+//! [`RestReport`]: crate::RestReport
 //! [`Snapshot`]: crate::Snapshot
 //! [is settled]: crate::preview::PreviewState::is_settled
 
@@ -87,8 +96,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cpus, Guest, GuestKind, GuestName, GuestState, HostMemory, MemorySize, Operation, OperationId,
-    Ownership, Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase, UserIdCount,
+    Cpus, Guest, GuestKind, GuestName, GuestState, HostMemory, IdlePolicy, MemorySize, Operation,
+    OperationId, Ownership, Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase,
+    UserIdCount,
 };
 
 /// Default limit of a list of deliveries.
@@ -125,6 +135,9 @@ pub struct CreateRequest {
     /// True if the host's configuration declares it. For root only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub declared: bool,
+    /// The use of its idle time; that of agents in the configuration when omitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_policy: Option<IdlePolicy>,
 }
 
 /// Changes the closure or the limits of an agent. Omitted fields stay as they are.

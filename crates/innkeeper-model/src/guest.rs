@@ -146,6 +146,9 @@ pub struct Guest {
     /// True for an agent that the host's configuration declares (`innkeeper apply`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub declared: bool,
+    /// The use of its idle time; `None` for that of its kind in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_policy: Option<IdlePolicy>,
     /// Time of the request.
     pub created_at: Timestamp,
 }
@@ -335,6 +338,7 @@ mod tests {
             last_change: None,
             own_system: None,
             declared: false,
+            idle_policy: None,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

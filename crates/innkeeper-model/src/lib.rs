@@ -21,6 +21,7 @@ mod pressure;
 pub mod preview;
 pub mod reserved;
 pub mod resolv_conf;
+mod rest;
 mod retained;
 mod secret;
 pub mod settled;
@@ -44,6 +45,7 @@ pub use operation::{
 };
 pub use own_system::{OwnSystem, OwnSystemState};
 pub use pressure::{HostMemory, MemoryBand};
+pub use rest::{IdleRequest, KeepaliveRequest, MAX_KEEPALIVE, RestReport};
 pub use retained::{Retained, RetainedId};
 pub use secret::Secret;
 pub use slot::{

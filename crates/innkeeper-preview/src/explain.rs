@@ -72,6 +72,7 @@ impl Explainer {
             slug: slug.clone(),
             cause: Some(cause(&preview.record, &chain, approve)),
             chain,
+            rest: None,
         })
     }
 

@@ -167,7 +167,13 @@ impl Previews {
     /// # Errors
     /// [`PreviewError::NotFound`], or the store cannot be read.
     pub async fn explain(&self, slug: &GuestName) -> Result<PreviewExplanation, PreviewError> {
-        self.components.explainer.explain(slug).await
+        let explanation = self.components.explainer.explain(slug).await?;
+        // Without a guest, nothing rests.
+        let rest = self.components.engine.rest_report(slug).await.ok();
+        Ok(PreviewExplanation {
+            rest,
+            ..explanation
+        })
     }
 
     /// Returns the server of previews' databases, if the host has one.

@@ -21,6 +21,10 @@ impl LevelHooks for Previews {
         prepared.map_err(|error| Failure::from(&error))
     }
 
+    async fn after_rest(&self, guest: &Guest, accepted: bool) {
+        self.follow_rest(&guest.name, accepted);
+    }
+
     async fn used(&self, guests: &[GuestName]) {
         for slug in guests {
             if let Err(error) = self.record_use(slug).await {

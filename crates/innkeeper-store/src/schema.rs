@@ -125,6 +125,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "seats",
         sql: include_str!("schema/25.sql"),
     },
+    Migration {
+        name: "idle policies and keepalives",
+        sql: include_str!("schema/26.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

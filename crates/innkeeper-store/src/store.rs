@@ -10,6 +10,7 @@ mod evaluations;
 mod events;
 mod guests;
 mod identity;
+mod idle;
 mod operations;
 mod pings;
 mod previews;

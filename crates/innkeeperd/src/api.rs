@@ -9,6 +9,7 @@ mod host;
 mod listener;
 mod previews;
 mod response;
+mod rest;
 mod retained;
 mod snapshots;
 
@@ -78,6 +79,9 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/guests/{name}/pause", post(guests::pause))
         .route("/v1/guests/{name}/sleep", post(guests::sleep))
         .route("/v1/guests/{name}/wake", post(guests::wake))
+        .route("/v1/guests/{name}/rest", get(rest::show))
+        .route("/v1/guests/{name}/idle", post(rest::set_idle))
+        .route("/v1/guests/{name}/keepalive", post(rest::keep_awake))
         .route("/v1/guests/{name}/set", post(guests::set))
         .route("/v1/guests/{name}/fork", post(snapshots::fork))
         .route("/v1/guests/{name}/snapshots", get(snapshots::list).post(snapshots::take))
@@ -101,6 +105,9 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/previews/{slug}/sleep", post(previews::sleep))
         .route("/v1/previews/{slug}/wake", post(previews::wake))
         .route("/v1/previews/{slug}/exec", post(exec::exec_in_preview))
+        .route("/v1/previews/{slug}/rest", get(rest::show_preview))
+        .route("/v1/previews/{slug}/idle", post(rest::set_idle_of_preview))
+        .route("/v1/previews/{slug}/keepalive", post(rest::keep_preview_awake))
         .route("/v1/previews/{slug}/logs", get(previews::logs))
         .route("/v1/previews/{slug}/explain", get(previews::explain))
         .route("/v1/preview-builds", post(previews::build))

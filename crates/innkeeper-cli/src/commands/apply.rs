@@ -303,6 +303,7 @@ fn plan(declaration: Declaration, guests: &[GuestView], adopt: bool) -> Vec<(Gue
     for (name, declared) in declaration.agents {
         let action = match existing(&name) {
             None => Action::Create(CreateRequest {
+                idle_policy: None,
                 name: Some(name.clone()),
                 flake: declared.flake,
                 closure: declared.closure,

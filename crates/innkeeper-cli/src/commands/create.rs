@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use innkeeper_model::api::{Accepted, CreateRequest, GuestView};
 use innkeeper_model::{
-    Code, Cpus, Failure, GuestName, MemorySize, OperationId, StorePath, UserIdCount,
+    Code, Cpus, Failure, GuestName, IdlePolicy, MemorySize, OperationId, StorePath, UserIdCount,
 };
 
 use super::at_address;
-use crate::arguments::FlakeOutput;
+use crate::arguments::{FlakeOutput, idle_policy};
 use crate::context::{Context, milliseconds_since};
 use crate::failure::{CommandError, Status, not_running, unexpected_response};
 use crate::follow::{continues_note, follow, until_interrupted};
@@ -61,6 +61,10 @@ pub(crate) struct Create {
     /// Requires guest.nesting in innkeeperd's configuration.
     #[arg(long)]
     nesting: bool,
+
+    /// Use of its idle time: sleep (paused, then put to sleep), pause or always-on [default: rest.agents.idle]
+    #[arg(long, value_name = "POLICY", value_parser = idle_policy)]
+    idle: Option<IdlePolicy>,
 
     /// Wait until the agent accepts TCP connections; fail after 60 seconds
     #[arg(long)]
@@ -121,6 +125,7 @@ impl Create {
             user_ids: self.user_ids,
             nesting: self.nesting,
             declared: false,
+            idle_policy: self.idle,
         }
     }
 }

@@ -4,16 +4,19 @@ use std::time::Instant;
 
 use clap::Args;
 use innkeeper_model::api::{Accepted, GuestView, SetRequest};
-use innkeeper_model::{ChangeOutcome, Cpus, GuestName, GuestState, MemorySize, StorePath};
+use innkeeper_model::{
+    ChangeOutcome, Cpus, GuestName, GuestState, IdlePolicy, IdleRequest, MemorySize, RestReport,
+    StorePath,
+};
 
-use crate::arguments::FlakeOutput;
+use crate::arguments::{FlakeOutput, idle_policy};
 use crate::client::guest_path;
 use crate::context::{Context, milliseconds_since};
 use crate::failure::Status;
 use crate::follow::complete;
 use crate::suggest::suggest;
 
-/// Change an agent's closure or limits; its files and its address are kept
+/// Change an agent's closure, limits or idle policy; its files and its address are kept
 ///
 /// A running agent switches to the closure in place if its present and its new closure have
 /// `bin/switch-to-configuration`, as NixOS systems do. Otherwise, for other limits, and if only one of the closures has a
@@ -50,15 +53,43 @@ pub(crate) struct Set {
     #[arg(long, value_name = "NUMBER")]
     tasks: Option<u32>,
 
+    /// Use of its idle time: sleep (paused, then put to sleep), pause, or always-on
+    ///
+    /// Takes effect at once, without a restart.
+    #[arg(long, value_name = "POLICY", value_parser = idle_policy)]
+    idle: Option<IdlePolicy>,
+
     /// Restart the agent even if it could switch in place, or if nothing has changed
     #[arg(long)]
     restart: bool,
 }
 
 impl Set {
+    fn has_only_idle(&self) -> bool {
+        let has_source = self.flake.is_some() || self.closure.is_some();
+        let has_limits = self.memory.is_some() || self.cpus.is_some() || self.tasks.is_some();
+        !has_source && !has_limits && !self.restart
+    }
+
     pub(crate) async fn run(self, cx: &Context) -> Status {
+        let is_all = self.has_only_idle();
         let name = self.name;
         let start = Instant::now();
+        if let Some(policy) = self.idle {
+            let request = IdleRequest {
+                idle_policy: Some(policy),
+            };
+            let response = cx.client.post(&guest_path(&name, "/idle"), &request).await;
+            let report: RestReport = suggest(&cx.client, &name, response).await?;
+            cx.output
+                .ok(format_args!("Agent {name} has the idle policy {policy}."))?;
+            if is_all {
+                if cx.output.is_json() {
+                    cx.output.value(&report)?;
+                }
+                return Ok(0);
+            }
+        }
         let request = SetRequest {
             flake: self.flake.map(FlakeOutput::into_text),
             closure: self.closure,

@@ -37,6 +37,7 @@ fn fake() -> Fake {
         remedy: Some(HOSTILE.to_owned()),
     };
     let explanation = PreviewExplanation {
+        rest: None,
         slug: name("web-7"),
         cause: None,
         chain: vec![

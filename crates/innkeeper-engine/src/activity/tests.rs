@@ -190,6 +190,11 @@ fn request_to_a_paused_guest_is_use() {
     guest.read();
     guest.tracker.begin_peek(&name, guest.now);
     assert_eq!(guest.tracker.peeks(guest.now), [(name, Peek::Used)]);
+    // No reading of this one precedes its packet.
+    let shop = GuestName::parse("shop").expect("a name");
+    let mut tracker = Tracker::new(ActivityConfig::default());
+    tracker.begin_peek(&shop, guest.now);
+    assert_eq!(tracker.peeks(guest.now), [(shop, Peek::Used)]);
 }
 
 /// A request on an open connection whose response takes a while, without processor time.

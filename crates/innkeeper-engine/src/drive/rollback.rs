@@ -3,7 +3,7 @@
 //! The failure is recorded with the operation first. So a rollback that a crash interrupted is completed, and its result is
 //! not mistaken for that of the operation.
 
-use innkeeper_model::{DesiredState, Failure, GuestName, Level, Operation, UnitPhase, Verb};
+use innkeeper_model::{Code, DesiredState, Failure, GuestName, Level, Operation, UnitPhase, Verb};
 use tracing::warn;
 
 use super::{Drive, FollowUp};
@@ -32,7 +32,7 @@ impl Drive<'_> {
     /// to the guest as before. Any other operation keeps its desired state and is retried.
     pub(super) async fn fail(&self, failure: &Failure) -> FollowUp {
         warn!(guest = %self.name, verb = %self.verb, code = %failure.code, "{failure}");
-        let rolled_back = match is_rolled_back(self.verb) {
+        let rolled_back = match is_rolled_back(self.verb) || is_refused_sleep(self.verb, failure) {
             true => self.roll_back(failure).await,
             false => None,
         };
@@ -67,7 +67,7 @@ impl Drive<'_> {
                 let result = self.roll_back_to(DesiredState::Stopped, failure).await;
                 result.is_ok().then_some(FollowUp::None)
             }
-            Verb::Pause => {
+            Verb::Pause | Verb::Sleep => {
                 let recorded = self.inner.store.set_level(self.name, Level::Awake).await;
                 recorded.is_ok().then_some(FollowUp::DriveAgain)
             }
@@ -120,6 +120,11 @@ impl Drive<'_> {
         }
         Ok(())
     }
+}
+
+/// Reports whether a sleep by the daemon's own decision met a session.
+fn is_refused_sleep(verb: Verb, failure: &Failure) -> bool {
+    verb == Verb::Sleep && failure.code == Code::GuestBusy
 }
 
 fn is_rolled_back(verb: Verb) -> bool {

@@ -225,3 +225,58 @@ async fn demands_share_a_wake_and_its_failure() {
     let refused = fixture.engine.wake_on_demand(&web).await;
     assert_eq!(refused.expect_err("stopped").code(), Code::GuestNotRunning);
 }
+
+#[tokio::test]
+async fn own_policy_and_keepalive_precede_the_configuration() {
+    let fixture = resting(IdlePolicy::AlwaysOn, SOON, NEVER)
+        .await
+        .created()
+        .await;
+    let web = name("web");
+    let engine = &fixture.engine;
+    let report = async || engine.rest_report(&web).await.expect("a report");
+    let before = report().await;
+    assert_eq!(
+        (before.idle_policy, before.is_own_policy),
+        (IdlePolicy::AlwaysOn, false)
+    );
+    assert_eq!(
+        before.kept_awake_by.as_deref(),
+        Some("its idle policy is always-on")
+    );
+
+    let hour = Duration::from_secs(3600);
+    engine.keep_awake(&web, hour, "test").await.expect("kept");
+    let own = Some(IdlePolicy::Pause);
+    engine.set_idle_policy(&web, own).await.expect("set");
+    let kept = async || report().await.last_use.as_deref() == Some("a keepalive");
+    fixture.until("the keepalive is a use", kept).await;
+    let during = report().await;
+    assert_eq!(
+        (during.idle_policy, during.is_own_policy),
+        (IdlePolicy::Pause, true)
+    );
+    assert_eq!(during.kept_awake_by.as_deref(), Some("a keepalive"));
+    assert_eq!(
+        (during.pause_in_seconds, during.sleep_in_seconds),
+        (None, None)
+    );
+    assert!(during.keepalive_seconds.is_some_and(|left| left > 3500));
+    let too_long = engine.keep_awake(&web, 25 * hour, "test").await;
+    assert_eq!(too_long.expect_err("a day").code(), Code::InvalidRequest);
+
+    // The next daemon knows of it.
+    let next = engine_with(&fixture.host, fixture._directory.path(), config());
+    next.restore().await.expect("restored");
+    assert!(
+        next.kept_awake(&web)
+            .is_some_and(|left| left > 58 * hour / 60)
+    );
+
+    engine.keep_awake(&web, NEVER, "test").await.expect("ended");
+    fixture.until_state(GuestState::Paused).await;
+    // It wakes a guest that rests.
+    engine.keep_awake(&web, hour, "test").await.expect("kept");
+    assert_eq!(fixture.state("web").await, Some(GuestState::Running));
+    assert_eq!(fixture.level_and_events().await.0, Level::Awake);
+}

@@ -220,6 +220,14 @@ impl FirstPackets for Part {
         Ok(())
     }
 
+    async fn resume(&self, guest: Ipv4Addr) {
+        let mut world = self.host.world();
+        if !world.watched.contains(&guest) {
+            world.reached.insert(guest);
+            self.host.packets.notify_one();
+        }
+    }
+
     async fn unwatch(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
         self.host.world().watched.remove(&guest);
         Ok(())

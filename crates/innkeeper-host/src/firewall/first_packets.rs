@@ -24,6 +24,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct FirstPacketWatch {
     group: u16,
+    /// The subscription, from the time at which the former daemon's guests were read.
+    log: Mutex<Option<LogGroup>>,
     /// Held during changes of the kernel's set, so that both agree.
     watched: Mutex<BTreeSet<Ipv4Addr>>,
 }
@@ -32,6 +34,7 @@ impl FirstPacketWatch {
     pub(super) fn new(group: u16) -> Self {
         Self {
             group,
+            log: Mutex::default(),
             watched: Mutex::default(),
         }
     }
@@ -42,6 +45,26 @@ impl FirstPacketWatch {
         elements::add(table, PAUSED, guest)?;
         watched.insert(guest);
         Ok(())
+    }
+
+    /// Subscribes to the messages, which are kept until they are followed. Has no effect the second time.
+    pub(super) fn subscribe(&self) {
+        let mut log = self.log.lock();
+        if log.is_none() {
+            *log = LogGroup::bind(self.group)
+                .inspect_err(|error| self.warn_of_delay(error))
+                .ok();
+        }
+    }
+
+    /// Watches a guest that the kernel's set has, unless it has received a packet.
+    pub(super) fn resume(&self, guest: Ipv4Addr) {
+        self.watched.lock().insert(guest);
+    }
+
+    /// Returns the guests that the kernel's set has. Empty without a table.
+    pub(super) fn left(table: &str) -> BTreeSet<Ipv4Addr> {
+        traffic::addresses(table, PAUSED).unwrap_or_default()
     }
 
     /// Stops watching a guest. Has no effect on others.
@@ -55,9 +78,8 @@ impl FirstPacketWatch {
 
     /// Sends the watched guests that received a packet. They are no longer watched. Ends when they are not received.
     pub(super) async fn follow(&self, table: &str, reached: &UnboundedSender<BTreeSet<Ipv4Addr>>) {
-        let mut log = LogGroup::bind(self.group)
-            .inspect_err(|error| self.warn_of_delay(error))
-            .ok();
+        self.subscribe();
+        let mut log = self.log.lock().take();
         let mut timer = tokio::time::interval(INTERVAL);
         loop {
             let guests = tokio::select! {

@@ -146,7 +146,7 @@ impl Explain for FirewallError {
             Self::InvalidTable(_) => "Set `network.table`, for example to \"innkeeper\".".to_owned(),
             Self::Nft { source, .. } => {
                 return source.remedy().or_else(|| {
-                    Some("Run innkeeperd as root on a kernel with nf_tables (`modprobe nf_tables nft_masq nft_fib_inet nft_reject_inet`).".to_owned())
+                    Some("Run innkeeperd as root on a kernel with nf_tables (`modprobe nf_tables nft_masq nft_fib_inet nft_reject_inet nft_log nfnetlink_log`).".to_owned())
                 });
             }
             Self::OtherDaemon { table, .. } => format!(
@@ -289,7 +289,11 @@ impl NftFirewall {
         };
         let is_known = written.as_ref() == Some(&rules);
         if !is_known || !matches!(self.table.difference().await, Ok(None)) {
-            self.table.write(&rules).await?;
+            // Packets to paused guests are noticed during the replacement too: in the new set, and by the messages.
+            self.first_packets.subscribe();
+            let left = FirstPacketWatch::left(self.table.name()?);
+            let resumed = ruleset::with_paused(&rules, &left);
+            self.table.write(&resumed).await?;
             *written = Some(rules);
         }
         forward().map_err(FirewallError::Forwarding)
@@ -383,6 +387,10 @@ impl FirstPackets for NftFirewall {
         Ok(watched.map_err(|source| FirewallError::Watch { guest, source })?)
     }
 
+    async fn resume(&self, guest: Ipv4Addr) {
+        self.first_packets.resume(guest);
+    }
+
     async fn unwatch(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
         let table = self.table.name()?;
         let left = self.first_packets.unwatch(table, guest);
@@ -390,8 +398,9 @@ impl FirstPackets for NftFirewall {
     }
 
     async fn unreached(&self) -> BTreeSet<Ipv4Addr> {
-        let former = |table| traffic::addresses(table, ruleset::PAUSED).unwrap_or_default();
-        self.table.name().map(former).unwrap_or_default()
+        self.first_packets.subscribe();
+        let table = self.table.name();
+        table.map(FirstPacketWatch::left).unwrap_or_default()
     }
 
     async fn follow(&self, reached: UnboundedSender<BTreeSet<Ipv4Addr>>) {

@@ -1,5 +1,8 @@
 //! The rules, as text for `nft -f`.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use innkeeper_facilities::PROBE_MARK;
 use ipnet::Ipv4Net;
 
@@ -160,6 +163,16 @@ table inet {table} {{
 {counters}}}
 "
     )
+}
+
+/// Returns rules in which guests are watched from the start.
+pub(super) fn with_paused(rules: &str, guests: &BTreeSet<Ipv4Addr>) -> String {
+    if guests.is_empty() {
+        return rules.to_owned();
+    }
+    let head = format!("\tset {PAUSED} {{\n");
+    let elements = list(guests.iter());
+    rules.replacen(&head, &format!("{head}\t\telements = {elements}\n"), 1)
 }
 
 /// Returns the sets and chains that count each guest's packets.

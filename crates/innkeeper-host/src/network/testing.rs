@@ -151,6 +151,7 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         last_change: None,
         own_system: None,
         declared: false,
+        idle_policy: None,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

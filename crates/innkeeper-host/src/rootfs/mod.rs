@@ -217,6 +217,7 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
         last_change: None,
         own_system: None,
         declared: false,
+        idle_policy: None,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

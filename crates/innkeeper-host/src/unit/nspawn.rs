@@ -334,6 +334,7 @@ mod tests {
             last_change: None,
             own_system: None,
             declared: false,
+            idle_policy: None,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BranchName, CommitSha, DeliveryEvent, PreviewRecord, PullRequest, RepoName};
 use crate::api::Verdict;
-use crate::{Code, Failure, GuestName, OperationId};
+use crate::{Code, Failure, GuestName, OperationId, RestReport};
 
 /// Creates a preview of a branch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +153,9 @@ pub struct PreviewExplanation {
     pub cause: Option<SituationCause>,
     /// All links, in the order of the chain.
     pub chain: Vec<Link>,
+    /// What keeps its guest awake, and when it rests; `None` without a guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<RestReport>,
 }
 
 impl PreviewExplanation {
@@ -274,6 +277,7 @@ mod tests {
             remedy: None,
         };
         let explanation = PreviewExplanation {
+            rest: None,
             slug: GuestName::parse("web-7").expect("valid"),
             cause: None,
             chain: vec![

@@ -1,11 +1,12 @@
 //! Table `guests`.
 
 use innkeeper_model::{
-    ClosureSource, DesiredState, FileWork, Guest, GuestKind, GuestName, Limits, Origin, RetainedId,
-    Slot, StorePath,
+    ClosureSource, DesiredState, FileWork, Guest, GuestKind, GuestName, IdlePolicy, Limits, Origin,
+    RetainedId, Slot, StorePath,
 };
 use rusqlite::{Connection, Row, ToSql, Transaction, named_params};
 
+use crate::clock::RunningTime;
 use crate::codec::{Columns, Json, Text, Time};
 use crate::error::{QueryError, StoreError};
 use crate::sql;
@@ -27,6 +28,8 @@ pub struct NewGuest {
     pub origin: Option<Origin>,
     /// True if the host's configuration declares it.
     pub declared: bool,
+    /// The use of its idle time; `None` for that of its kind.
+    pub idle_policy: Option<IdlePolicy>,
 }
 
 pub(crate) fn find(connection: &Connection, name: &GuestName) -> Result<Option<Guest>, QueryError> {
@@ -43,6 +46,17 @@ pub(crate) fn list(connection: &Connection) -> Result<Vec<Guest>, QueryError> {
     sql::all(connection, "SELECT * FROM guests ORDER BY name", (), read)
 }
 
+/// Returns the guests with a keepalive, and its end.
+pub(crate) fn keepalives(
+    connection: &Connection,
+) -> Result<Vec<(GuestName, RunningTime)>, QueryError> {
+    let query =
+        "SELECT name, awake_until_running FROM guests WHERE awake_until_running IS NOT NULL";
+    sql::all(connection, query, (), |row| {
+        Ok((row.text("name")?, row.get("awake_until_running")?))
+    })
+}
+
 /// Inserts a guest that should run.
 pub(crate) fn insert(
     transaction: &Transaction<'_>,
@@ -52,8 +66,8 @@ pub(crate) fn insert(
 ) -> Result<Guest, QueryError> {
     sql::one(
         transaction,
-        "INSERT INTO guests (name, kind, slot, slots, want, source, closure, limits, file_work, declared, created_at)
-         VALUES (:name, :kind, :slot, :slots, :want, :source, :closure, :limits, :file_work, :declared, :created_at)
+        "INSERT INTO guests (name, kind, slot, slots, want, source, closure, limits, file_work, declared, idle_policy, created_at)
+         VALUES (:name, :kind, :slot, :slots, :want, :source, :closure, :limits, :file_work, :declared, :idle_policy, :created_at)
          RETURNING *",
         named_params! {
             ":name": Text(new.name),
@@ -66,6 +80,7 @@ pub(crate) fn insert(
             ":limits": Json(new.limits),
             ":file_work": file_work.map(Json),
             ":declared": new.declared,
+            ":idle_policy": new.idle_policy.map(Text),
             ":created_at": Time::now(),
         },
         read,
@@ -133,6 +148,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         last_change: last_change.and_then(|json| serde_json::from_str(&json).ok()),
         own_system: own_system.and_then(|json| serde_json::from_str(&json).ok()),
         declared: row.get("declared")?,
+        idle_policy: row.opt_text("idle_policy")?,
         created_at: row.time("created_at")?,
     })
 }

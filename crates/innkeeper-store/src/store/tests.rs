@@ -42,6 +42,7 @@ async fn intents_are_durable_and_facts_may_wait() {
         },
         origin: None,
         declared: false,
+        idle_policy: None,
     };
 
     // Each intent comes after a fact, so that the level is not left over from the intent before.

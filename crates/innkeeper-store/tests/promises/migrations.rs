@@ -4,8 +4,8 @@
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
 use innkeeper_model::{
-    ChangeOutcome, ChangePhase, Code, DesiredState, FileWork, Level, Limits, OperationId,
-    OperationState, OwnSystemState, RetainedId, Slot,
+    ChangeOutcome, ChangePhase, Code, DesiredState, FileWork, IdlePolicy, Level, Limits,
+    OperationId, OperationState, OwnSystemState, RetainedId, Slot,
 };
 use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
@@ -36,9 +36,10 @@ const VERSION_22: &str = include_str!("dumps/version-22.sql");
 const VERSION_23: &str = include_str!("dumps/version-23.sql");
 const VERSION_24: &str = include_str!("dumps/version-24.sql");
 const VERSION_25: &str = include_str!("dumps/version-25.sql");
+const VERSION_26: &str = include_str!("dumps/version-26.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 25;
+const NEWEST: i64 = 26;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -506,6 +507,23 @@ async fn version_25_is_migrated_with_its_data() {
     assert_eq!(store.ready_seats().await.expect("reads"), seats[1..]);
     let of_web = store.seat_of(&name("web")).await.expect("reads");
     assert_eq!(of_web, Some(seats[0]));
+}
+
+#[tokio::test]
+async fn version_26_is_migrated_with_its_data() {
+    let policy = async |store: &Store, guest| {
+        let guest = store.guest(&name(guest)).await.expect("reads");
+        guest.expect("there").idle_policy
+    };
+    // Agents that never rested by themselves do not begin with it; previews follow the configuration.
+    let (_directory, store) = restore(VERSION_25);
+    assert_eq!(policy(&store, "web").await, Some(IdlePolicy::AlwaysOn));
+    assert_eq!(policy(&store, "broken").await, None);
+    assert_eq!(store.keepalives().await.expect("reads"), []);
+    let (_directory, store) = restore(VERSION_26);
+    assert_eq!(policy(&store, "web").await, Some(IdlePolicy::Pause));
+    let kept = store.keepalives().await.expect("reads");
+    assert_eq!(kept.len(), 1);
 }
 
 #[test]

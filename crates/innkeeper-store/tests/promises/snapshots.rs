@@ -126,6 +126,7 @@ async fn copy_is_independent_and_needs_an_idle_origin() {
             snapshot: snapshot.map(label),
         }),
         declared: false,
+        idle_policy: None,
         ..new_guest("copy")
     };
     let refusal = async |new: NewGuest| {

@@ -84,6 +84,7 @@ pub(crate) fn new_guest(guest: &str) -> NewGuest {
         },
         origin: None,
         declared: false,
+        idle_policy: None,
     }
 }
 

@@ -133,6 +133,23 @@ pub(super) const EXAMPLES: Examples = &[
         &[("agent wake web", "Wake an agent that is paused or asleep.")],
     ),
     (
+        "agent keepalive",
+        &[
+            (
+                "agent keepalive web --for 8h",
+                "Keep an agent awake for a working day.",
+            ),
+            ("agent keepalive web --for 0s", "End that."),
+        ],
+    ),
+    (
+        "agent explain",
+        &[(
+            "agent explain web",
+            "Show what keeps an agent awake, and when it rests.",
+        )],
+    ),
+    (
         "agent snapshot",
         &[
             (
@@ -255,6 +272,20 @@ pub(super) const EXAMPLES: Examples = &[
         &[(
             "preview wake web-7",
             "Wake the guest of a preview that is paused or asleep.",
+        )],
+    ),
+    (
+        "preview keepalive",
+        &[(
+            "preview keepalive web-7 --for 2h",
+            "Keep a preview awake for a demonstration.",
+        )],
+    ),
+    (
+        "preview set",
+        &[(
+            "preview set web-7 --idle always-on",
+            "Never pause a preview or put it to sleep by itself.",
         )],
     ),
     (

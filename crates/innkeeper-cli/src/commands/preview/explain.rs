@@ -6,6 +6,7 @@ use innkeeper_model::preview::api::{Link, PreviewExplanation, SituationCause};
 
 use super::PreviewArgument;
 use crate::checks;
+use crate::commands::explain::render;
 use crate::context::Context;
 use crate::describe::plain;
 use crate::failure::{CommandError, Status};
@@ -32,6 +33,9 @@ impl Explain {
             cx.output.value(&explanation)?;
         } else {
             print(cx, &explanation)?;
+            if let Some(rest) = &explanation.rest {
+                cx.output.text(format_args!("\n{}", render(rest)))?;
+            }
         }
         Ok(explanation.first_broken().map_or(0, |_| BROKEN))
     }

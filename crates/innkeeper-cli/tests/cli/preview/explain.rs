@@ -27,6 +27,7 @@ fn explanation(unit: Verdict) -> PreviewExplanation {
     let url = "https://web-7.preview.example.com";
     let remedy = (unit == Verdict::Broken).then_some("`preview logs web-7` shows why.");
     PreviewExplanation {
+        rest: None,
         slug: name("web-7"),
         cause: Some(SituationCause {
             verdict: unit,

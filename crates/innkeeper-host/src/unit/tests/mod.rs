@@ -187,6 +187,7 @@ impl Host {
             last_change: None,
             own_system: None,
             declared: false,
+            idle_policy: None,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }
