@@ -35,6 +35,8 @@ in
       documentation = [ "man:innkeeper-prefetch(1)" ];
       requires = [ "innkeeper.service" ];
       after = [ "innkeeper.service" ];
+      # It may take hours, and a switch would wait for it.
+      restartIfChanged = false;
       serviceConfig = {
         Type = "oneshot";
         ExecStart = "${lib.getExe' package "innkeeper"} prefetch --quiet";

@@ -516,6 +516,13 @@ impl<'a> Drive<'a> {
                 self.publish_superseded();
                 FollowUp::None
             }
+            // The shutdown of the host may be canceled.
+            Err(error @ EngineError::ShuttingDown)
+                if self.verb == Verb::Restore && !self.inner.stopping.is_cancelled() =>
+            {
+                self.finish_with(&Failure::from(&error)).await;
+                FollowUp::RetryLater
+            }
             // The next daemon resumes the operation.
             Err(EngineError::ShuttingDown) => FollowUp::None,
             Err(error) => self.fail(&Failure::from(&error)).await,

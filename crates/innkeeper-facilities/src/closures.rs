@@ -27,7 +27,8 @@ pub enum Effort {
     /// Somebody waits for it.
     #[default]
     Normal,
-    /// Nobody waits for it: one builder at a time with one processor, and Nix itself at the lowest priority.
+    /// Nobody waits for it: builders have one processor each, and Nix itself the lowest priority. It fails when a build
+    /// begins that somebody waits for.
     Background,
 }
 

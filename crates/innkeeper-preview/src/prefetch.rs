@@ -58,7 +58,12 @@ impl Previews {
         let BaseConfig { repo, path } = base;
         let components = &self.components;
         let github = components.github()?;
-        let Some(branch) = github.repo(repo).await?.default_branch else {
+        // GitHub redirects from former names. Another repository than that of the previews is none of this host's.
+        let found = github.repo(repo).await?;
+        if found.name != *repo || !components.config.allows(&found.name) {
+            return Err(PreviewError::NotAllowed(found.name));
+        }
+        let Some(branch) = found.default_branch else {
             return Ok(None);
         };
         let sha = github.branch(repo, &branch).await?;

@@ -174,6 +174,7 @@ impl Prefetches {
                 }
                 Err(error) => {
                     failed += 1;
+                    warn!(code = %error.code(), "cannot build {target} in advance: {}", innkeeper_model::chain(&error));
                     log.note(format!("{target}: {}", Failure::from(&error)));
                 }
             }

@@ -114,6 +114,9 @@ pub enum ClosureError {
         /// The bytes that must be free.
         needed: u64,
     },
+    /// Somebody waits for another build.
+    #[error("a build in advance gave way to one that somebody waits for")]
+    GaveWay,
     /// Nix's database does not list the path.
     #[error("{0} is not a valid store path: it is not registered in Nix's database")]
     Unregistered(StorePath),
@@ -175,6 +178,7 @@ impl Explain for ClosureError {
             Self::Invalid { .. } | Self::Emptied(_) | Self::NoOutput(_) => Code::InvalidClosure,
             Self::Unregistered(_) => Code::InvalidClosure,
             Self::StoreFull { .. } => Code::DiskFull,
+            Self::GaveWay => Code::GuestBusy,
             Self::LocalFlake(_) | Self::LocalInput { .. } => Code::FlakeRefused,
             Self::User { .. } => Code::InvalidConfig,
             Self::NoNixDaemon { .. } => Code::NixMissing,
@@ -229,6 +233,7 @@ impl Explain for ClosureError {
             Self::NoNixDaemon { .. } => {
                 "Start it (`systemctl start nix-daemon.socket`), or have root build the flake.".to_owned()
             }
+            Self::GaveWay => "The next prefetch builds it.".to_owned(),
             Self::StoreFull { .. } => "Run `nix-collect-garbage`, or free space otherwise.".to_owned(),
             Self::Unregistered(closure) => format!(
                 "Build it with Nix, or copy it here with `nix copy --from <store> {closure}`. A path that is still being built becomes valid when its build ends."

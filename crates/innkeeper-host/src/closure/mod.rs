@@ -42,6 +42,7 @@ pub(crate) mod log;
 pub(crate) mod member;
 pub(crate) mod nix;
 pub(crate) mod nix_error;
+pub(crate) mod precedence;
 mod roots;
 pub(crate) mod shared;
 pub(crate) mod singleflight;
@@ -55,6 +56,7 @@ pub use nix::NixConfig;
 use flake::Metadata;
 use member::MemberNix;
 use nix::NixError;
+use precedence::Precedence;
 use singleflight::SingleFlight;
 
 /// Builds closures with Nix. Coalesces concurrent builds of the same output.
@@ -62,6 +64,7 @@ pub struct NixClosures {
     config: Arc<NixConfig>,
     identity: Identity,
     in_flight: SingleFlight<(Trust, Effort, Installable), Built, ClosureError>,
+    precedence: Precedence,
 }
 
 impl NixClosures {
@@ -72,6 +75,7 @@ impl NixClosures {
             config: Arc::new(config),
             identity,
             in_flight: SingleFlight::default(),
+            precedence: Precedence::default(),
         }
     }
 
@@ -154,7 +158,17 @@ impl Closures for NixClosures {
             async move { build.run(known).await.map_err(Arc::new) }.boxed()
         };
         let key = (trust, effort, installable.clone());
-        let outcome = self.in_flight.join(&key, &progress, start).await;
+        let outcome = match effort {
+            Effort::Normal => {
+                let _claim = self.precedence.claim();
+                self.in_flight.join(&key, &progress, start).await
+            }
+            Effort::Background => tokio::select! {
+                biased;
+                () = self.precedence.lost() => return Err(ClosureError::GaveWay.into()),
+                outcome = self.in_flight.join(&key, &progress, start) => outcome,
+            },
+        };
         Ok(outcome.map_err(ClosureError::Shared)?)
     }
 

@@ -120,13 +120,11 @@ impl NixConfig {
         self.at(effort).run_supervised(command, report).await
     }
 
-    /// Returns the settings for an effort. Builders of a Nix daemon have its priority, so their number is limited, too.
+    /// Returns the settings for an effort. Builders of a Nix daemon have its priority, so their processors are limited, too.
     pub(crate) fn at(&self, effort: Effort) -> Self {
         let mut config = self.clone();
         if effort == Effort::Background {
-            for name in ["max-jobs", "cores"] {
-                config.options.insert(name.to_owned(), "1".to_owned());
-            }
+            config.options.insert("cores".to_owned(), "1".to_owned());
         }
         config
     }

@@ -63,9 +63,10 @@ use innkeeper_model::{BuildProgress, Explain, STORE_DIR, StorePath, chain};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
 use crate::FileErrorExt;
-use crate::closure::check_nix;
+use crate::closure::precedence::Precedence;
 use crate::closure::singleflight::SingleFlight;
 use crate::closure::store::{self, Resolved};
+use crate::closure::{ClosureError, check_nix};
 use crate::tree::{self, blocking};
 
 mod base;
@@ -105,6 +106,7 @@ use sandbox::{MetaOutput, Sandbox};
 pub struct NixEvaluator {
     shared: Arc<Shared>,
     in_flight: SingleFlight<(EvaluationKey, Effort), Evaluated, EvaluateError>,
+    precedence: Precedence,
 }
 
 struct Shared {
@@ -134,6 +136,7 @@ impl NixEvaluator {
                 evaluations: AtomicU64::new(0),
             }),
             in_flight: SingleFlight::default(),
+            precedence: Precedence::default(),
         }
     }
 }
@@ -164,7 +167,17 @@ impl Evaluator for NixEvaluator {
             async move { job.run(&sources, known).await.map_err(Arc::new) }.boxed()
         };
         let work = (key.clone(), effort);
-        let outcome = self.in_flight.join(&work, &progress, start).await;
+        let outcome = match effort {
+            Effort::Normal => {
+                let _claim = self.precedence.claim();
+                self.in_flight.join(&work, &progress, start).await
+            }
+            Effort::Background => tokio::select! {
+                biased;
+                () = self.precedence.lost() => return Err(ClosureError::GaveWay.into()),
+                outcome = self.in_flight.join(&work, &progress, start) => outcome,
+            },
+        };
         Ok(outcome.map_err(EvaluateError::Shared)?)
     }
 
