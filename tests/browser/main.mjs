@@ -165,7 +165,7 @@ test("a preview that is asleep: its page after a moment, which becomes the app",
   await context.close();
 
   // One that wakes in time has no page.
-  host.put(asleep);
+  host.put({ ...asleep, wake: { since: new Date().toISOString() } });
   await host.route("held", "asleep", port);
   const other = await open(url("asleep"));
   assert.equal(other.response.status(), 200);

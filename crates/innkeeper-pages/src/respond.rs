@@ -34,6 +34,9 @@ const PREVIEW: &str = "x-innkeeper-preview";
 /// Header with the app that a request waits for, which Caddy adds instead: `/<slug>,<address>,<port>,<port>`.
 const HOLD: &str = "x-innkeeper-hold";
 
+/// Prefix of the paths of subrequests, which Caddy adds.
+const SUBREQUEST: &str = "/.innkeeper-hold";
+
 /// Header with the method of a request that waits: Caddy sends GET in its place.
 const METHOD: &str = "x-forwarded-method";
 
@@ -127,7 +130,7 @@ async fn respond_for(context: &Context, app: &App, request: &Parts) -> Response 
     let slug = &app.slug;
     let headers = &request.headers;
     let visitor = visitor(headers, &context.proxies);
-    match request.uri.path().strip_prefix(RESERVED) {
+    match path(request).strip_prefix(RESERVED) {
         Some("events") => {
             let Some(slot) = context.visitors.stream_slot(visitor) else {
                 let mut refused = refuse(
@@ -149,7 +152,7 @@ async fn respond_for(context: &Context, app: &App, request: &Parts) -> Response 
         }
         None => {}
     }
-    let is_ignored = !context.wakes_for_bots && is_bot(headers, request.uri.path());
+    let is_ignored = !context.wakes_for_bots && is_bot(headers, path(request));
     // 204 means for Caddy that the app accepts connections. No other response has this status.
     if wait(context, app, request, visitor, is_ignored).await == Held::Ready {
         return StatusCode::NO_CONTENT.into_response();
@@ -175,6 +178,15 @@ async fn respond_for(context: &Context, app: &App, request: &Parts) -> Response 
     };
     response.headers_mut().insert(RETRY_AFTER, retry);
     response
+}
+
+/// Returns the path that the visitor requests.
+fn path(request: &Parts) -> &str {
+    let path = request.uri.path();
+    let visitors = path.strip_prefix(SUBREQUEST);
+    visitors
+        .filter(|rest| rest.starts_with('/'))
+        .unwrap_or(path)
 }
 
 /// Waits until the app of a request accepts connections. Wakes a preview that is asleep.

@@ -49,7 +49,7 @@ const APPS: usize = 4096;
 /// The condition of a preview, as far as a request for it depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A request wakes it.
+    /// A request wakes it. Its processes may still be shutting down, with open ports.
     Asleep,
     /// It is being woken, or its app starts.
     Waking,
@@ -189,7 +189,7 @@ impl Wakes {
             if phase == Phase::Asleep && next_request <= Instant::now() {
                 next_request = Instant::now() + self.request(&app.slug);
             }
-            if are_open(app).await {
+            if phase != Phase::Asleep && are_open(app).await {
                 return Held::Ready;
             }
             if phase == Phase::Settled || self.has_ended(app) {

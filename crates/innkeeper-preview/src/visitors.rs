@@ -5,7 +5,7 @@
 
 use innkeeper_engine::EngineError;
 use innkeeper_model::preview::PreviewState;
-use innkeeper_model::{Explain as _, Failure, GuestName, Level, chain};
+use innkeeper_model::{Explain as _, Failure, GuestName, Level, Verb, chain};
 use innkeeper_store::{Presence, Preview, PreviewFact};
 use jiff::Timestamp;
 use tracing::{info, warn};
@@ -45,7 +45,6 @@ impl Previews {
         };
         info!(%slug, "a visitor wakes the preview");
         self.record_visit(&preview, None).await?;
-        components.routing.show_waking(slug).await;
         let previews = self.clone();
         components
             .background
@@ -57,6 +56,13 @@ impl Previews {
     async fn finish_wake(&self, preview: &Preview, wake: VisitorWake) {
         let components = &self.components;
         let slug = &preview.record.slug;
+        // The old processes must have ended: their ports are not those of the woken app.
+        if let Ok(Some(running)) = components.engine.operation_on(slug).await
+            && matches!(running.verb, Verb::Pause | Verb::Sleep)
+        {
+            drop(components.engine.ended_operation(running.id).await);
+        }
+        components.routing.show_waking(slug).await;
         let woken = components.engine.wake_on_demand(slug).await;
         drop(wake);
         match woken {

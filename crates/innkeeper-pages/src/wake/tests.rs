@@ -100,6 +100,23 @@ async fn the_wake_goes_on_without_its_request() {
     }
 }
 
+/// The old app of a preview that falls asleep has open ports until it ends, and those of a frozen one are always open.
+#[tokio::test]
+async fn ports_of_a_preview_that_falls_asleep_do_not_count() {
+    let rig = Rig::new();
+    rig.put(r#","interruption":"asleep""#);
+    let listener = TcpListener::bind(rig.app.ports[0]).expect("binds");
+    listener.set_nonblocking(true).expect("set");
+    let request = rig.request();
+    for _ in 0..2 {
+        rig.asked().await;
+    }
+    assert!(!request.is_finished());
+    listener.accept().expect_err("no connection");
+    rig.put(r#","interruption":"asleep","wake":{"since":"2026-11-20T10:00:00Z"}"#);
+    assert_eq!(request.await.expect("ends"), Held::Ready);
+}
+
 #[test]
 fn phases_follow_the_status() {
     let now: Timestamp = "2026-11-20T10:00:00Z".parse().expect("a time");

@@ -55,7 +55,7 @@ fn bots_wake_nothing_unless_they_may() {
     let bot = "User-Agent: Mozilla/5.0 (compatible; Googlebot/2.1)";
     for (path, headers) in [
         ("/", &[&hold, bot][..]),
-        ("/.env", &[&hold, "User-Agent: curl/8"]),
+        ("/.innkeeper-hold/.env", &[&hold, "User-Agent: curl/8"]),
     ] {
         let response = program.get(path, headers);
         assert_eq!(

@@ -59,6 +59,9 @@ const SLOW: &str = "The app did not respond in time.";
 const RETRIES: u32 = 16;
 const RETRY_INTERVAL: &str = "250ms";
 
+/// Prefix of the paths of subrequests, which `innkeeper-pages` removes.
+const SUBREQUEST: &str = "/.innkeeper-hold";
+
 /// The variable that [`held`] sets for the paths of `innkeeper-pages` itself, in place of the name of a rule.
 const OWN_PATH: &str = "own";
 
@@ -94,7 +97,7 @@ pub(super) fn held(config: &CaddyConfig) -> String {
 	route @ruled {{
 {matcher}		route @held {{
 			reverse_proxy unix/{socket} {{
-				method GET
+				{subrequest}
 				lb_retries {RETRIES}
 				lb_try_interval {RETRY_INTERVAL}
 				transport http {{
@@ -111,6 +114,7 @@ pub(super) fn held(config: &CaddyConfig) -> String {
 	}}
 ",
         matcher = file_matcher(config, "held", HELD_DIR, "/*"),
+        subrequest = subrequest(),
         socket = config.pages.display(),
         forwarding = forwarding(config, "\t\t\t\t"),
     )
@@ -205,7 +209,7 @@ pub(super) fn internal(config: &CaddyConfig) -> String {
 	handle @unavailable {{
 		route {{
 			reverse_proxy unix/{socket} {{
-				method GET
+				{subrequest}
 				transport http {{
 					keepalive off
 				}}
@@ -226,9 +230,16 @@ pub(super) fn internal(config: &CaddyConfig) -> String {
 		respond \"{NO_ANSWER}\" 503
 	}}
 ",
+        subrequest = subrequest(),
         socket = config.pages.display(),
         app = proxy::APP,
     )
+}
+
+/// Renders the options of a proxy that sends a request without its body, which is left for the app. Caddy omits the body only if
+/// the options change the request, and a request with a body may be a GET. So the path changes always.
+fn subrequest() -> String {
+    format!("method GET\n				rewrite {SUBREQUEST}{{http.request.uri}}")
 }
 
 /// Renders the removal of the visitor's own headers of these names.

@@ -244,7 +244,7 @@ async fn only_requests_with_a_rule_are_held() {
     // The files of the page have no rule.
     for (line, method) in [
         ("POST /api/x", "POST"),
-        ("GET /api/x", "GET"),
+        ("GET /api/x?y=%2F", "GET"),
         ("GET /.innkeeper/page.css", "GET"),
     ] {
         let forged = "X-Forwarded-Method: PUT\r\n";
@@ -255,7 +255,11 @@ async fn only_requests_with_a_rule_are_held() {
             "{line}"
         );
         let head = head.to_lowercase();
-        assert!(head.starts_with("get "), "{head}");
+        let uri = line.split_once(' ').expect("a path").1.to_lowercase();
+        let start = format!("get /.innkeeper-hold{uri} ");
+        assert!(head.starts_with(&start), "{head}");
+        let has_body = head.contains("content-length") || head.contains("transfer-encoding");
+        assert!(!has_body, "{head}");
         let expected = format!("x-forwarded-method: {}\r\n", method.to_lowercase());
         assert!(head.contains(&expected), "{head}");
         assert!(!head.contains("put"), "{head}");
@@ -281,10 +285,12 @@ async fn a_crash_of_the_program_that_holds_requests_loses_none() {
     rig.ensure(&web(RouteState::Held)).await;
     let body = vec![b'x'; 3 << 20];
     let posted = request("web.localhost", "POST /p", "", &body);
+    // A search, for example.
+    let query = request("web.localhost", "GET /q", "", &body);
     let socket = Socket::open("web.localhost", "/ws");
     let crash = async {
         let mut held = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let (mut stream, _) = listener.accept().await.expect("accept");
             read_head_of(&mut stream).await;
             held.push(stream);
@@ -297,10 +303,16 @@ async fn a_crash_of_the_program_that_holds_requests_loses_none() {
         let pages = serve_pages(&rig);
         (pages, start_app().await)
     };
-    let (posted, mut socket, ((_arrivals, _pages), app)) = tokio::join!(posted, socket, crash);
+    let (posted, query, mut socket, ((_arrivals, _pages), app)) =
+        tokio::join!(posted, query, socket, crash);
     let expected =
         "127.0.1.7:3000 POST /p host=web.localhost:8080 for=127.0.0.1 proto=http body=3145728";
     assert_eq!((posted.status, posted.body.as_str()), (200, expected));
+    let expected = expected.replace("POST /p", "GET /q");
+    assert_eq!(
+        (query.status, query.body.as_str()),
+        (200, expected.as_str())
+    );
     assert!(socket.echoes().await);
     stop_app(app).await;
     rig.stop().await;
