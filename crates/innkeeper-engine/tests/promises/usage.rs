@@ -125,6 +125,14 @@ async fn report_has_sleeping_guests_and_reasons() {
     assert_eq!((docs.idle_seconds, &docs.last_use), (None, &None));
     assert_eq!(docs.disk_bytes, size.expect("measured"));
     assert_eq!(docs.sleep_reason, "it is asleep");
+
+    // The next guest of that name has not been measured.
+    fixture.destroy("docs").await;
+    fixture.create("docs").await;
+    fixture.engine.measure_once().await.expect("measured");
+    let report = fixture.engine.usage().await.expect("a report");
+    let docs = report.iter().find(|usage| usage.name == name("docs"));
+    assert_eq!(docs.expect("listed").disk_bytes, None);
 }
 
 /// A first packet continues a guest, and is recorded as an operation of the daemon.
@@ -166,12 +174,4 @@ async fn guest_is_not_paused_without_a_watch() {
     let is_running = async || fixture.state("web").await == Some(GuestState::Running);
     fixture.until("it runs", is_running).await;
     assert!(fixture.host.world().frozen.is_empty());
-
-    // The next guest of that name has not been measured.
-    fixture.destroy("docs").await;
-    fixture.create("docs").await;
-    fixture.engine.measure_once().await.expect("measured");
-    let report = fixture.engine.usage().await.expect("a report");
-    let docs = report.iter().find(|usage| usage.name == name("docs"));
-    assert_eq!(docs.expect("listed").disk_bytes, None);
 }
