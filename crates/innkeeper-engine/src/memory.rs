@@ -208,7 +208,7 @@ impl Engine {
                 is_paused: view.state == GuestState::Paused,
                 idle: usage.idle(),
                 memory: view.memory_bytes,
-                is_exempt: self.is_exempt(&view.guest),
+                is_exempt: self.wanted_awake(&view.guest).is_some(),
                 // One that is paused and runs has a packet to answer, or is about to be frozen.
                 is_leaving: relief.is_leaving(&name)
                     || view.guest.level == Level::Paused && view.state == GuestState::Running,

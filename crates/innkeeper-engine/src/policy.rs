@@ -38,9 +38,14 @@ impl Engine {
         self.inner.config.rest.policy(guest)
     }
 
-    /// Reports whether a user wants a guest to stay awake.
-    pub(crate) fn is_exempt(&self, guest: &Guest) -> bool {
-        self.policy(guest) == IdlePolicy::AlwaysOn || self.kept_awake(&guest.name).is_some()
+    /// Returns why a guest stays awake also when memory runs short, as a clause: a user wants it to. The policy of its kind
+    /// is about rest with enough memory.
+    pub(crate) fn wanted_awake(&self, guest: &Guest) -> Option<&'static str> {
+        if guest.idle_policy == Some(IdlePolicy::AlwaysOn) {
+            return Some("its own idle policy is always-on");
+        }
+        self.kept_awake(&guest.name)
+            .map(|_| "a keepalive is in force")
     }
 
     pub(crate) fn rule(&self, guest: &Guest) -> RestRule {

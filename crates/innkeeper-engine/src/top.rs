@@ -1,6 +1,6 @@
 //! The use of all guests as `innkeeper top` shows it, and the order in which they are put to sleep.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use innkeeper_model::api::GuestView;
@@ -18,20 +18,24 @@ impl Engine {
     /// When the store or the host cannot be queried.
     pub async fn usage(&self) -> Result<Vec<GuestUsage>, EngineError> {
         let now = self.inner.started.elapsed();
-        let (mut guests, mut unknown) = (Vec::new(), BTreeSet::new());
+        let (mut guests, mut spared) = (Vec::new(), BTreeMap::new());
         for view in self.list().await? {
             let is_asleep = view.state == GuestState::Asleep;
             let usage = self.inner.uses.lock().usage(&view.guest.name);
             // The last measurement may be from before it slept.
             let usage = usage.filter(|_| !is_asleep);
-            if usage.is_some_and(|usage| !usage.is_known(now)) {
-                unknown.insert(view.guest.name.clone());
+            let because = match usage {
+                Some(usage) if !usage.is_known(now) => Some("its use is not known"),
+                _ => self.wanted_awake(&view.guest),
+            };
+            if let Some(because) = because {
+                spared.insert(view.guest.name.clone(), because);
             }
             if usage.is_some() || is_asleep {
                 guests.push(self.usage_of(view, usage));
             }
         }
-        put_in_order(&mut guests, &unknown, self.inner.config.pressure.idle);
+        put_in_order(&mut guests, &spared, self.inner.config.pressure.idle);
         guests.sort_by(|a, b| {
             let busy = |usage: &GuestUsage| usage.cpu_percent.unwrap_or_default();
             let by_cpu = busy(b).total_cmp(&busy(a));
@@ -69,11 +73,17 @@ impl Engine {
     }
 }
 
-/// Numbers the guests in the order in which they are put to sleep, with the reasons. Those whose use is `unknown` are not.
-fn put_in_order(guests: &mut [GuestUsage], unknown: &BTreeSet<GuestName>, least_idle: Duration) {
-    let is_known = |guest: &&GuestUsage| !unknown.contains(&guest.name);
-    let known = guests.iter().filter(is_known);
-    let candidates: Vec<_> = known.filter_map(candidate).collect();
+/// Numbers the guests in the order in which they are put to sleep, with the reasons. Those that are `spared` are not, for
+/// reasons of their own.
+fn put_in_order(
+    guests: &mut [GuestUsage],
+    spared: &BTreeMap<GuestName, &str>,
+    least_idle: Duration,
+) {
+    let others = guests
+        .iter()
+        .filter(|guest| !spared.contains_key(&guest.name));
+    let candidates: Vec<_> = others.filter_map(candidate).collect();
     let order: BTreeMap<GuestName, usize> = sleep_order(&candidates, least_idle)
         .into_iter()
         .zip(1..)
@@ -90,7 +100,7 @@ fn put_in_order(guests: &mut [GuestUsage], unknown: &BTreeSet<GuestName>, least_
             (Some(1), _) => "it has been idle the longest".to_owned(),
             (Some(2), _) => "1 guest has been idle longer".to_owned(),
             (Some(number), _) => format!("{} guests have been idle longer", number - 1),
-            (None, Some(_)) if unknown.contains(&guest.name) => "its use is not known".to_owned(),
+            (None, Some(_)) if spared.contains_key(&guest.name) => spared[&guest.name].to_owned(),
             (None, Some(seconds)) if is_up(guest.state) => {
                 let last_use = guest.last_use.as_deref().unwrap_or("an unknown use");
                 format!("it was used {seconds} s ago: {last_use}")

@@ -6,7 +6,7 @@ use innkeeper_engine::{EngineConfig, EngineError, PressureConfig};
 use innkeeper_facilities::MemoryReading;
 use innkeeper_facilities::fake::FakeHost;
 use innkeeper_model::{
-    Code, EventKind, Explain, GuestName, GuestState, MemoryBand, OperationState, Trust,
+    Code, EventKind, Explain, GuestName, GuestState, IdlePolicy, MemoryBand, OperationState, Trust,
 };
 use innkeeper_store::EventFilter;
 
@@ -158,6 +158,34 @@ async fn without_swap_memory_stays_with_paused_guests() {
         })
         .await;
     assert_eq!(fixture.notes(Some("web")).await.len(), 1);
+}
+
+#[tokio::test]
+async fn guest_that_a_user_wants_awake_is_left_alone() {
+    let fixture = impatient();
+    for guest in ["always", "other"] {
+        fixture.create_idle(guest).await;
+        fixture.set_guest_memory(guest, 50);
+    }
+    let own = Some(IdlePolicy::AlwaysOn);
+    let set = fixture.engine.set_idle_policy(&name("always"), own).await;
+    set.expect("set");
+    let report = fixture.engine.usage().await.expect("a report");
+    let always = report.iter().find(|usage| usage.name == name("always"));
+    let always = always.expect("listed");
+    assert_eq!(
+        (always.sleep_order, &*always.sleep_reason),
+        (None, "its own idle policy is always-on")
+    );
+
+    fixture.set_memory(memory(8));
+    fixture
+        .relieve_until("the other one sleeps", async || {
+            fixture.is("other", GuestState::Asleep).await
+        })
+        .await;
+    fixture.relieve().await;
+    assert!(fixture.is("always", GuestState::Running).await);
 }
 
 #[tokio::test]
