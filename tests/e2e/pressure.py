@@ -87,6 +87,8 @@ with subtest("idle guests give their memory to the one that works"):
     )
     # Its session keeps it in use, also while it sleeps between its steps.
     machine.succeed("sleep 10")
+    # A session that outlives the work: without one, this guest is idle later on, and sleeps like the others.
+    machine.succeed("systemd-run --quiet --unit=works agent exec active -- sleep 100000")
     done = machine.succeed(f"agent exec active -- sh -c '{work}'", timeout=240)
     require(int(done.split()[0]) >= steps * 20, f"it has all of its memory: {done}")
     require_equal(state("active"), "running", "the state of the active guest")
@@ -129,7 +131,7 @@ with subtest("starts are refused before the kernel kills"):
     require_equal(oom_kills(), before, "processes that the kernel killed")
 
 with subtest("enough memory again: guests start"):
-    machine.succeed("rm /run/ballast/*")
+    machine.succeed("systemctl stop works.service", "rm /run/ballast/*")
     machine.succeed(f"agent create late --flake '{attribute(PLAIN)}' --wait")
     machine.succeed(*(f"agent wake {name}" for name in IDLE if state(name) == "asleep"))
     doctor()
