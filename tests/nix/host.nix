@@ -389,6 +389,11 @@ in
             };
           };
         };
+        # Without the daemon, an assertion fails.
+        prefetch = {
+          enable = true;
+          prefetch.enable = true;
+        };
         memory.zram.enable = true;
         metrics.metrics.enable = true;
         storage.storage.backend = "lvm-thin";
