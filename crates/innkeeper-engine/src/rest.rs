@@ -326,6 +326,7 @@ impl Engine {
         unfinished: &HashMap<GuestName, Operation>,
     ) {
         let is_paused = |guest: &&Guest| guest.rests() == Some(Level::Paused);
+        let mut others = unreached.clone();
         for guest in guests.iter().filter(is_paused) {
             let Some(address) = self.inner.address(guest) else {
                 continue;
@@ -339,9 +340,22 @@ impl Engine {
                 .watched
                 .lock()
                 .insert(address, guest.name.clone());
-            match unreached.contains(&address) {
+            match others.remove(&address) {
                 true => self.inner.host.packets.resume(address).await,
                 false => self.spawn_wakes(&BTreeSet::from([address])),
+            }
+        }
+        self.unwatch_others(&others).await;
+    }
+
+    /// Stops watching addresses that an earlier daemon watched, whose guests are not paused any more: it ended in the middle
+    /// of a wake, a sleep or a removal.
+    async fn unwatch_others(&self, addresses: &BTreeSet<Ipv4Addr>) {
+        let packets = &self.inner.host.packets;
+        for address in addresses {
+            packets.resume(*address).await;
+            if let Err(error) = packets.unwatch(*address).await {
+                warn!(%address, code = %error.code(), "still watched for packets: {}", chain(&error));
             }
         }
     }

@@ -51,7 +51,7 @@ fn snapshots_restore_and_fork_work_in_the_cli() {
         "it is running: {rejected:?}"
     );
     let error = String::from_utf8_lossy(&rejected.stderr).into_owned();
-    assert!(error.contains("agent stop web"), "{error}");
+    assert!(error.contains("`agent sleep web`"), "{error}");
 
     success(&agent(&["stop", "web"]));
     success(&agent(&["snapshot", "web", "--label", "one"]));

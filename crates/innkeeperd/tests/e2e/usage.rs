@@ -78,8 +78,10 @@ fn first_packet_wakes_a_paused_guest_also_without_a_daemon_meanwhile() {
     let until_awake = || {
         wait_until("the packet wakes it", || state() == GuestState::Running);
         wait_until("the wake is recorded", || {
+            // The record changes with the begin of the operation, so its end is queried last.
+            let is_awake = client.guest("web").guest.rests().is_none();
             let status: Status = client.get("/v1/status");
-            status.operations.is_empty() && client.guest("web").guest.rests().is_none()
+            is_awake && status.operations.is_empty()
         });
     };
     for _ in 0..3 {
