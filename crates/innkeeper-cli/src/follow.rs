@@ -29,11 +29,12 @@ pub(crate) async fn complete<T>(
     label: &str,
     next: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
-    until_interrupted(|| continues_note(accepted), async {
+    // On the heap: the commands that wait for it would be large.
+    let completion = Box::pin(async {
         follow(cx, accepted, label).await?;
         next.await
-    })
-    .await
+    });
+    until_interrupted(|| continues_note(accepted), completion).await
 }
 
 /// Shows the progress of an operation until it has finished. Returns the closure if it built one.

@@ -32,7 +32,7 @@ impl Engine {
             return Err(EngineError::NotWoken {
                 guest,
                 kind,
-                failure,
+                failure: Box::new(failure),
                 retry_in,
             });
         }

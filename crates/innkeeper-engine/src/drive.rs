@@ -43,7 +43,7 @@ pub(crate) async fn drive(
 ) -> FollowUp {
     let _guest = inner.guest_locks.lock(name).await;
     let _activity = inner.activity.read().await;
-    let mut drive = Drive::new(inner, name, operation);
+    let mut drive = Drive::new(inner, name, operation.as_ref());
     let converged = drive.converge().await;
     let result = drive.unless_host_stops(converged).await;
     // Drop a unit that was prepared and not started before the result becomes visible.
@@ -85,13 +85,13 @@ enum Conclusion {
 
 impl<'a> Drive<'a> {
     /// Without an operation, it is a restore.
-    fn new(inner: &'a Inner, name: &'a GuestName, operation: Option<Operation>) -> Self {
+    fn new(inner: &'a Inner, name: &'a GuestName, operation: Option<&Operation>) -> Self {
         Self {
             inner,
             name,
-            verb: operation.as_ref().map_or(Verb::Restore, |o| o.verb),
+            verb: operation.map_or(Verb::Restore, |o| o.verb),
             subject: Subject {
-                operation: operation.as_ref().map(|o| o.id),
+                operation: operation.map(|o| o.id),
                 guest: Some(name.clone()),
             },
             prepared: Mutex::default(),

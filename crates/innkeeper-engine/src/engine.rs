@@ -239,7 +239,7 @@ impl Engine {
     pub(crate) fn spawn_rollback(&self, name: GuestName, operation: Operation, failure: Failure) {
         let engine = self.clone();
         self.spawn(async move {
-            let follow_up = resume_rollback(&engine.inner, &name, operation, &failure).await;
+            let follow_up = resume_rollback(&engine.inner, &name, &operation, &failure).await;
             engine.follow_up(name, follow_up);
         });
     }

@@ -92,7 +92,7 @@ pub enum EngineError {
         /// Its kind.
         kind: GuestKind,
         /// The failure of the last attempt.
-        failure: Failure,
+        failure: Box<Failure>,
         /// The time until a demand wakes it again.
         retry_in: Duration,
     },

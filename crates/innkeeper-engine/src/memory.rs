@@ -170,11 +170,11 @@ impl Engine {
         let find = |name| guests.get(name);
         for (guest, resident) in actions.sleep.iter().filter_map(find) {
             let because = inner.shortage(&reading, band);
-            self.spawn_rest(guest, resident, Level::Asleep, because);
+            self.spawn_rest(guest, resident, Level::Asleep, &because);
         }
         for (guest, resident) in actions.pause.iter().filter_map(find) {
             let because = inner.shortage(&reading, MemoryBand::Pause);
-            self.spawn_rest(guest, resident, Level::Paused, because);
+            self.spawn_rest(guest, resident, Level::Paused, &because);
         }
         for (guest, _) in actions.reclaim.iter().filter_map(find) {
             self.spawn_reclaim(guest);
@@ -222,7 +222,7 @@ impl Engine {
 
     /// Pauses a guest or puts it to sleep, and records the reason. Leaves a guest alone that is to be paused and has not yet
     /// responded to its last packet.
-    fn spawn_rest(&self, guest: &Guest, resident: &Resident, level: Level, because: String) {
+    fn spawn_rest(&self, guest: &Guest, resident: &Resident, level: Level, because: &str) {
         let inner = &self.inner;
         let is_in_use = resident.idle < inner.config.pressure.idle;
         let use_of_it = match is_in_use {

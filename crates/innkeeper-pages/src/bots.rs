@@ -3,8 +3,8 @@
 //! By what they send, since nothing else is known about them: the rules name the common ones and may miss others. A path that no
 //! route of a preview has needs no rule here: Caddy responds 404 to it.
 
-use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
+use axum::http::{HeaderMap, HeaderValue};
 
 /// Words in the user agents of crawlers, scanners and programs that look at links in messages.
 const AGENTS: [&str; 24] = [
@@ -69,7 +69,7 @@ const BROWSER: &str = "sec-fetch-mode";
 
 /// Reports whether a request comes from a crawler or a scanner, judging by its user agent and its path.
 pub(crate) fn is_bot(headers: &HeaderMap, path: &str) -> bool {
-    let agent = headers.get(USER_AGENT).map(|agent| agent.as_bytes());
+    let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
     let agent = agent.map(|agent| String::from_utf8_lossy(agent).to_ascii_lowercase());
     agent.is_some_and(|agent| is_bots_agent(&agent))
         // A person may look at a preview of an app that has such a path.

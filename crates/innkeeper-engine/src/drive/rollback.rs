@@ -16,7 +16,7 @@ use crate::probe::Edge;
 pub(crate) async fn resume_rollback(
     inner: &Inner,
     name: &GuestName,
-    operation: Operation,
+    operation: &Operation,
     failure: &Failure,
 ) -> FollowUp {
     let _guest = inner.guest_locks.lock(name).await;

@@ -25,13 +25,13 @@ fn built(client: &Client, operation: OperationId) -> Vec<String> {
 /// Returns the last prefetch that was accepted.
 fn last(client: &Client) -> OperationId {
     let events = client.events("after=0");
-    let accepted = events.into_iter().filter_map(|event| match event.kind {
+    let mut accepted = events.into_iter().filter_map(|event| match event.kind {
         EventKind::Accepted {
             verb: Verb::Prefetch,
         } => event.operation,
         _ => None,
     });
-    accepted.last().expect("one")
+    accepted.next_back().expect("one")
 }
 
 /// Returns the niceness of each process whose command line contains a text.
