@@ -126,12 +126,13 @@ test("the page becomes the app when it is live, and 404 when it is removed", asy
   const app = await startApp("one");
   const starting = status("becomes", "starting", ["queued"]);
   await putPage(starting);
-  const { context, page } = await open(url("becomes", "/some/path?query=1"));
+  const { context, page, problems } = await open(url("becomes", "/some/path?query=1"));
   assert.equal(await headline(page), "Starting");
   await host.route("live", "becomes", app.port);
   host.put({ ...starting, state: "live" });
   await page.waitForSelector("text=The app one");
   assert.equal(page.url(), url("becomes", "/some/path?query=1"));
+  assert.deepEqual(problems, []);
   await putPage({ ...starting, state: "closing" });
   await page.reload();
   assert.equal(await headline(page), "Being removed");

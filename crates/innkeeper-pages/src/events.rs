@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `status` | HTML | replaces the page's part above the log |
 //! | `lines` | JSON: `[[number, time, text], …]` | lines that follow the ones shown |
-//! | `over` | none | the app answers, or the preview is gone: load the URL again |
+//! | `over` | `over` | the app answers, or the preview is gone: load the URL again |
 //!
 //! An event's id is the number of the last line, so a browser that connects again continues there.
 
@@ -131,7 +131,8 @@ impl Follower {
     fn events(&mut self, latest: Latest) -> Vec<Event> {
         let Some(status) = latest.filter(|status| !is_served(status)) else {
             self.is_over = true;
-            return vec![Event::default().event("over").data("")];
+            // Browsers ignore an event without data, which an empty text would be.
+            return vec![Event::default().event("over").data("over")];
         };
         let mut events = Vec::new();
         events.extend(self.lines(&status));
