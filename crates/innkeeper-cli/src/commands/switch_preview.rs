@@ -30,6 +30,10 @@ use crate::switch::{agents, firewall, services, settings, start};
 ///
 /// For NixOS only; run it as root, since the database is readable for root only. On other systems, `innkeeperd
 /// --check-start` reports whether an installed release would start.
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "it is the help of a command, and its brackets are no links"
+)]
 #[derive(Args, Debug)]
 pub(crate) struct SwitchPreview {
     /// New system, such as ./result of `nixos-rebuild build`
