@@ -82,8 +82,8 @@ with subtest("idle guests give their memory to the one that works"):
     wanted = limit * 25 // 100
     steps = wanted // 20
     work = (
-        "mkdir -p /work && mount -t tmpfs -o size=100% none /work && "
-        f"for i in $(seq {steps}); do dd if=/dev/zero of=/work/$i bs=1M count=20 2> /dev/null || exit 1; sleep 0.3; done; du -sm /work"
+        "mkdir -p /load && mount -t tmpfs -o size=100% none /load && "
+        f"for i in $(seq {steps}); do dd if=/dev/zero of=/load/$i bs=1M count=20 2> /dev/null || exit 1; sleep 0.3; done; du -sm /load"
     )
     # Its session keeps it in use, also while it sleeps between its steps.
     machine.succeed("sleep 10")

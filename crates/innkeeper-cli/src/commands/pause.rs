@@ -11,7 +11,7 @@ use crate::follow::complete;
 
 /// Freeze an agent's processes; memory, network and open connections stay
 ///
-/// The agent uses no processor until it is woken. What others send to it waits. `agent exec` and `agent ssh` wake it.
+/// The agent uses no processor until it is woken: by `agent exec` or `agent ssh`, or by the first packet to it.
 #[derive(Args, Debug)]
 pub(crate) struct Pause {
     /// Name of the agent

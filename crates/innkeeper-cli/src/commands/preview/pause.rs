@@ -10,9 +10,9 @@ use crate::context::{Context, milliseconds_since};
 use crate::failure::Status;
 use crate::follow::complete;
 
-/// Freeze the processes of a preview; requests to its URL wait
+/// Freeze the processes of a preview; memory, network and open connections stay
 ///
-/// It is woken by `preview wake`, `exec`, `ssh`, `start` or `update`, and by a push to its branch.
+/// It is woken by a request, by `preview wake`, `exec`, `ssh`, `start` or `update`, and by a push to its branch.
 #[derive(Args, Debug)]
 pub(crate) struct Pause {
     #[command(flatten)]

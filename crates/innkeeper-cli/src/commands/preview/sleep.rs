@@ -12,7 +12,7 @@ use crate::follow::complete;
 
 /// Shut a preview down until it is woken; its files, its database and its URL are kept
 ///
-/// Its URL shows a page. It is woken by `preview wake`, `exec`, `ssh`, `start` or `update`, and by a push to its branch.
+/// It is woken by a request to its URL, by `preview wake`, `exec`, `ssh`, `start` or `update`, and by a push to its branch.
 #[derive(Args, Debug)]
 pub(crate) struct Sleep {
     #[command(flatten)]
