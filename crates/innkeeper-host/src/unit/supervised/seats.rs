@@ -1,4 +1,4 @@
-//! Seats under either supervisor: see [`seats`](super::super::seats).
+//! Seats under either supervisor: see [`super::super::seats`].
 
 use std::fs;
 
