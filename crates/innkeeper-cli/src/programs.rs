@@ -52,14 +52,14 @@ pub struct Global {
 const EXIT_STATUS: &str = "\
 Exit status: 0 success, 1 invalid request, 2 usage error, 3 not found, 4 conflict with the current state, 5 resource \
 exhausted, 6 a closure does not build, 7 the host lacks something or an operation on it failed, 8 innkeeperd cannot be \
-reached, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed. `exec` and `ssh` exit with \
+reached, 9 not allowed, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed. `exec` and `ssh` exit with \
 the status of their command.";
 
 const PREVIEW_EXIT_STATUS: &str = "\
 Exit status: 0 success, 1 invalid request (`explain`: a link is broken), 2 usage error, 3 not found, 4 conflict with the \
 current state (such as an unapproved commit of a fork), 5 resource exhausted, 6 the configuration or a \
 closure does not build, 7 the host lacks something, an operation on it failed or the app does not respond, 8 innkeeperd \
-cannot be reached, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed.";
+cannot be reached, 9 not allowed, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed.";
 
 /// Manage guests for coding agents
 ///

@@ -175,6 +175,14 @@ codes! {
     DaemonUnreachable => Unavailable, "daemon_unreachable";
     /// The daemon is shutting down and accepts no new work.
     ShuttingDown => Unavailable, "shutting_down";
+    /// The gateway cannot reach the daemon.
+    DaemonUnavailable => Unavailable, "daemon_unavailable";
+    /// The request has no valid token. HTTP status 401, unlike others of this kind.
+    Unauthorized => Denied, "unauthorized";
+    /// The actor's role does not allow the call.
+    Forbidden => Denied, "forbidden";
+    /// Too many requests from an address had no valid token. HTTP status 429, unlike others of this kind.
+    TooManyFailures => Exhausted, "too_many_failures";
     /// An internal error of Innkeeper.
     Internal => Internal, "internal";
 }
@@ -205,6 +213,8 @@ impl Code {
     pub fn http_status(self) -> u16 {
         match self {
             Self::MemoryLow => Kind::Unavailable.http_status(),
+            Self::Unauthorized => 401,
+            Self::TooManyFailures => 429,
             code => code.kind().http_status(),
         }
     }
@@ -233,6 +243,8 @@ pub enum Kind {
     Host,
     /// The daemon cannot be reached, or is shutting down.
     Unavailable,
+    /// The caller may not make the request.
+    Denied,
     /// An internal error.
     Internal,
 }
@@ -249,6 +261,7 @@ impl Kind {
             Self::Build => 6,
             Self::Host => 7,
             Self::Unavailable => 8,
+            Self::Denied => 9,
             Self::Internal => 70,
         }
     }
@@ -257,6 +270,7 @@ impl Kind {
     fn http_status(self) -> u16 {
         match self {
             Self::Invalid => 400,
+            Self::Denied => 403,
             Self::NotFound => 404,
             Self::Conflict => 409,
             Self::Build => 422,

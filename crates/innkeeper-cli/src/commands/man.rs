@@ -165,6 +165,7 @@ fn meaning(kind: Kind) -> &'static str {
         Kind::Build => "A closure or its configuration does not build.",
         Kind::Host => "The host lacks something, or an operation on it failed.",
         Kind::Unavailable => "innkeeperd cannot be reached.",
+        Kind::Denied => "The caller may not make the request.",
         Kind::Internal => "Internal error.",
     }
 }

@@ -48,6 +48,7 @@ fn meaning(kind: Kind) -> &'static str {
             "the host lacks something, or an operation on it failed; for `doctor`: a check is broken"
         }
         Kind::Unavailable => "the daemon cannot be reached",
+        Kind::Denied => "the caller may not make the request",
         Kind::Internal => "internal error",
     }
 }
