@@ -22,7 +22,7 @@ use std::time::Duration;
 use innkeeper_model::settled::{self, ZONE};
 
 use super::is_plain_path;
-use super::matchers::{host, usual_host};
+use super::matchers::host;
 use super::proxy::APP;
 use crate::route::config::CaddyConfig;
 
@@ -36,8 +36,8 @@ const MAX_LABEL: usize = 63;
 /// Renders the proxy for settled hosts. Empty if Caddy can have none.
 ///
 /// The host of the request is the one that the table is searched for and the one whose name is resolved: both have the label
-/// in front of the domain. Requests have their hosts as they arrived: a host that is not [usual](usual_host) is looked up in
-/// the table, after its normalization. The two `not` of the matcher keep the order of its parts.
+/// in front of the domain. Requests have their hosts as they arrived, and only one that is written as the table has it is
+/// found: Caddy escapes the placeholders of `try_files`, unlike those of `root`, so that no host is a pattern.
 pub(super) fn settled(config: &CaddyConfig) -> String {
     let longest = MAX_LABEL + 1 + config.domain.len() + 1 + ZONE.len();
     let Some(resolver) = &config.resolver else {
@@ -51,14 +51,9 @@ pub(super) fn settled(config: &CaddyConfig) -> String {
     format!(
         "\
 		@settled {{
-			not {{
-				not {usual}
-			}}
-			not {{
-				not file {{
-					root {table}/hosts/{host}
-					try_files /{link}
-				}}
+			file {{
+				root {table}/hosts
+				try_files /{host}/{link}
 			}}
 		}}
 		reverse_proxy @settled {{
@@ -73,7 +68,6 @@ pub(super) fn settled(config: &CaddyConfig) -> String {
 			}}
 		}}
 ",
-        usual = usual_host(config),
         table = resolver.table.display(),
         host = host(config),
         link = settled::LINK,
