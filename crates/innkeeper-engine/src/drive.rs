@@ -7,6 +7,7 @@ use innkeeper_model::{
     OwnSystemState, StorePath, Trust, Verb,
 };
 use parking_lot::Mutex;
+use tokio::sync::SemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
@@ -17,6 +18,7 @@ use crate::journal::Subject;
 use crate::observe::{has, resources};
 use crate::plan::{Goal, Stage, Step, plan, plan_change};
 use crate::probe::Edge;
+use crate::staging::Turn;
 
 mod rollback;
 
@@ -45,6 +47,8 @@ pub(crate) async fn drive(
     let _activity = inner.activity.read().await;
     let mut drive = Drive::new(inner, name, operation.as_ref());
     let converged = drive.converge().await;
+    // It needs no turn any more.
+    inner.staged_starts.hasten(name);
     let result = drive.unless_host_stops(converged).await;
     // Drop a unit that was prepared and not started before the result becomes visible.
     drop(drive.prepared.lock().take());
@@ -234,16 +238,16 @@ impl<'a> Drive<'a> {
         // Held from the unit's start to the end of the drive: this staggers the boot of many guests.
         let mut _permit = None;
         for stage in stages {
+            // The guest of a seat has been started already.
+            if stage.contains(&Step::EnsureUnit) && !stage.contains(&Step::EnsureClosure) {
+                _permit = Some(self.await_start().await?);
+            }
             // Read again for each stage: an earlier stage records the closure, and a request may change the desired state.
             let Some(guest) = self.inner.store.guest(self.name).await? else {
                 return Ok(Conclusion::Removed);
             };
             if guest.desired != desired {
                 return Ok(Conclusion::Superseded);
-            }
-            // The guest of a seat has been started already.
-            if stage.contains(&Step::EnsureUnit) && !stage.contains(&Step::EnsureClosure) {
-                _permit = self.inner.starts.acquire().await.ok();
             }
             // A guest whose own system hangs must not delay the start of others.
             if stage.contains(&Step::CheckSystem) {
@@ -271,6 +275,20 @@ impl<'a> Drive<'a> {
             _ => Err(EngineError::Several(
                 failures.iter().map(Failure::from).collect(),
             )),
+        }
+    }
+
+    /// Waits until the guest may start: for its turn after a reboot of the host, then for a permit. The daemon's end does not
+    /// wait for all starts: the next daemon continues them.
+    async fn await_start(&self) -> Result<(Turn, Option<SemaphorePermit<'a>>), EngineError> {
+        let start = async {
+            let turn = self.inner.staged_starts.turn(self.name).await;
+            (turn, self.inner.starts.acquire().await.ok())
+        };
+        tokio::select! {
+            biased;
+            () = self.inner.stopping.cancelled() => Err(EngineError::ShuttingDown),
+            start = start => Ok(start),
         }
     }
 

@@ -168,6 +168,7 @@ impl Engine {
 
     /// Announces an operation whose intent is on disk, and drives it.
     pub(crate) async fn begin(&self, name: &GuestName, operation: &Operation) -> Accepted {
+        self.hasten(name);
         // A repeated destroy returns the first one's operation, which is in flight already.
         if self.inner.in_flight.lock().insert(operation.id) {
             self.start_in_flight(name, operation);

@@ -29,6 +29,7 @@ use crate::pressure::PressureConfig;
 use crate::probe::{Edge, Point, Probe};
 use crate::relief::Relief;
 use crate::sessions::Sessions;
+use crate::staging::Staging;
 
 /// Settings of the engine.
 #[derive(Clone, Debug)]
@@ -78,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) activity: RwLock<()>,
     /// Permits of [`EngineConfig::concurrent_starts`].
     pub(crate) starts: Semaphore,
+    /// The starts after a start of the daemon: they leave half of [`Self::starts`] to others.
+    pub(crate) staged_starts: Staging,
     /// Reports whether the last attempt to apply the firewall succeeded. No guest gets a network otherwise.
     pub(crate) firewall_applied: AtomicBool,
     pub(crate) failures: Failures,
@@ -135,6 +138,7 @@ impl Inner {
     ) -> Self {
         Self {
             starts: Semaphore::new(config.concurrent_starts.max(1)),
+            staged_starts: Staging::new(config.concurrent_starts / 2),
             journal: Journal::new(store.clone()),
             uses: Mutex::new(Tracker::new(config.activity)),
             config,

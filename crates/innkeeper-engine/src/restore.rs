@@ -3,15 +3,47 @@
 use std::collections::HashMap;
 
 use innkeeper_model::{
-    Code, DesiredState, EventKind, Explain, Failure, Guest, GuestName, Operation, UnitPhase, Verb,
+    Code, DesiredState, EventKind, Explain, Failure, Guest, GuestName, IdlePolicy, Operation,
+    UnitPhase, Verb,
 };
 use tracing::{info, warn};
 
 use crate::EngineError;
 use crate::engine::Engine;
 use crate::journal::Subject;
+use crate::staging::Staging;
 
 impl Engine {
+    /// Lets a guest start at once that would wait for its turn after a reboot of the host.
+    pub fn hasten(&self, name: &GuestName) {
+        self.inner.staged_starts.hasten(name);
+    }
+
+    /// Returns turns for work that follows the starts of guests after a reboot of the host, as many at a time as theirs.
+    #[must_use]
+    pub fn staging(&self) -> Staging {
+        Staging::new(self.inner.config.concurrent_starts / 2)
+    }
+
+    /// Sorts guests by the order of their starts after a reboot of the host: those that never rest first.
+    fn sort_for_restore(&self, guests: &mut [Guest]) {
+        let rest = &self.inner.config.rest;
+        guests.sort_by_key(|guest| rest.policy(guest) != IdlePolicy::AlwaysOn);
+    }
+
+    /// Has the guests that should run take turns if they start, in this order. A guest does not wait whose start a user
+    /// requested before.
+    fn stage(&self, guests: &[Guest], unfinished: &HashMap<GuestName, Operation>) {
+        let is_requested = |guest: &Guest| {
+            (unfinished.get(&guest.name)).is_some_and(|operation| operation.verb != Verb::Restore)
+        };
+        let staged = (guests.iter())
+            .filter(|guest| guest.should_have_processes() && guest.rests().is_none())
+            .filter(|guest| !is_requested(guest))
+            .map(|guest| guest.name.clone());
+        self.inner.staged_starts.stage(staged);
+    }
+
     /// Resumes after a restart, a reboot or a crash: the firewall first, then unfinished operations, then every other
     /// guest. Returns when all of this is in flight.
     ///
@@ -35,13 +67,15 @@ impl Engine {
         }
         self.spawn_retained_maintenance(true);
         self.resume_keepalives().await?;
-        let guests = self.inner.store.guests().await?;
+        let mut guests = self.inner.store.guests().await?;
+        self.sort_for_restore(&mut guests);
         info!(
             guests = guests.len(),
             unfinished = unfinished.len(),
             "restoring"
         );
         self.resume_packets(&guests, &unreached, &unfinished).await;
+        self.stage(&guests, &unfinished);
         for guest in guests {
             let Some(operation) = unfinished.remove(&guest.name) else {
                 self.spawn_restore(guest.name);

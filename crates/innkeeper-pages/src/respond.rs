@@ -205,6 +205,10 @@ async fn wait(
         return Held::GivenUp;
     }
     if !wake::concerns(&status) {
+        if !is_ignored {
+            // After a reboot of the host, a preview that is requested does not wait for its turn.
+            context.wakes.request_once(&app.slug);
+        }
         return context.holds.wait(app, visitor).await;
     }
     if is_ignored {

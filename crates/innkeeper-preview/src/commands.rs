@@ -182,6 +182,7 @@ impl Previews {
             ));
         }
         self.require_guest(slug).await?;
+        self.components.staging.hasten(slug);
         let started = self.components.engine.start(slug, actor).await?;
         if is_down {
             // Until this is recorded, the worker may stop the guest again; then it starts it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use innkeeper_engine::{Staging, Turn};
 use innkeeper_facilities::{DatabaseAccess, Effort};
 use innkeeper_model::preview::{DatabaseMode, Meta, PackageChanges, PreviewState};
 use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, chain};
@@ -35,6 +36,9 @@ use crate::steps::{Cause, Seen, Serve, Step, Target, Version, after_failure, has
 use crate::{PreviewError, PreviewsConfig};
 
 mod inspection;
+
+/// Time after which a preview that comes back after a reboot of the host, and is not ready, no longer delays the next one.
+const TURN: Duration = Duration::from_secs(60);
 
 /// Delay after the live version's app could not be brought back during the evaluation of another one.
 const REVIVAL_RETRY: Duration = Duration::from_secs(15);
@@ -94,6 +98,7 @@ pub(crate) struct Executor {
     pub(crate) health: Health,
     pub(crate) pages: StatusPages,
     pub(crate) destroyed: DestroyedByUsers,
+    pub(crate) staging: Staging,
 }
 
 /// State of one execution.
@@ -105,6 +110,8 @@ struct Execution {
     database: Option<DatabaseAccess>,
     /// The packages of the wanted version that differ from the live one.
     changes: Option<PackageChanges>,
+    /// The turn to bring the app back after a reboot of the host.
+    turn: Option<Turn>,
 }
 
 impl Execute for Executor {
@@ -112,7 +119,10 @@ impl Execute for Executor {
         // A failure does not keep this preview from being changed.
         let additional = self.additional.follow(preview, plan).await;
         let first = steps(plan, preview, Seen::Unknown);
-        self.follow(plan, preview, first.into()).await?;
+        let followed = self.follow(plan, preview, first.into()).await;
+        // It needs no turn any more.
+        self.staging.hasten(&preview.record.slug);
+        followed?;
         additional
     }
 }
@@ -130,6 +140,7 @@ impl Executor {
             preview: preview.clone(),
             database: None,
             changes: None,
+            turn: None,
         };
         let mut result = Ok(());
         while let Some(step) = left.pop_front() {
@@ -286,6 +297,11 @@ impl Executor {
             }
             Serve::MarkDirty => self.record(slug, vec![PreviewFact::Dirty(true)]).await?,
             Serve::EnsureGuest => {
+                if target.cause == Cause::Restart {
+                    execution.turn = Some(self.staging.turn(slug).await.limited(TURN));
+                    // The guest may wait for its own turn.
+                    self.guests.hasten(slug);
+                }
                 let overrides = target.cause == Cause::Wanted;
                 let held = self.guests.ensure(slug, closure, overrides).await?;
                 return Ok(held.map_or(Seen::Unknown, |held| Seen::App(held.into())));

@@ -90,6 +90,11 @@ impl Guests {
         Err(keeps_changing(slug))
     }
 
+    /// Lets the guest start at once that would wait for its turn after a reboot of the host.
+    pub(crate) fn hasten(&self, slug: &GuestName) {
+        self.engine.hasten(slug);
+    }
+
     /// Waits until no operation works on the guest. The next look shows the result.
     async fn await_operations(&self, slug: &GuestName) -> Result<(), PreviewError> {
         while let Some(operation) = self.engine.operation_on(slug).await? {

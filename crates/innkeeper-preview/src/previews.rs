@@ -1,6 +1,7 @@
 //! The previews of a host: starts and stops them, and answers queries.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use innkeeper_model::api::{Check, GcReport, GcRequest};
 use innkeeper_model::preview::api::PreviewExplanation;
 use innkeeper_model::preview::log::{LogFilter, LogLine};
 use innkeeper_model::preview::{Outlook, PreviewView};
-use innkeeper_model::{GuestName, chain};
-use innkeeper_store::{Preview, RunningTime};
+use innkeeper_model::{Explain as _, GuestName, chain};
+use innkeeper_store::{Preview, RunningTime, StoreError};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -65,7 +66,12 @@ impl Previews {
         let (engine, workers) = (components.engine.clone(), components.workers.clone());
         background.spawn(level_changes::follow(events, engine, workers));
         background.spawn(status_pages.run());
-        background.spawn(resync.run());
+        let previews = self.clone();
+        background.spawn(async move {
+            // Before the first look of the workers.
+            previews.stage().await;
+            resync.run().await;
+        });
         background.spawn(watch.run());
         background.spawn(settle::run(Arc::clone(&self.components.upkeep.routes)));
         background.spawn(self.components.disk_usage.clone().run());
@@ -85,6 +91,34 @@ impl Previews {
                 }
             }
         });
+    }
+
+    /// Has the previews that are awake come back in turns if the host was rebooted, the last used first.
+    async fn stage(&self) {
+        match self.awake().await {
+            Ok(slugs) => self.components.staging.stage(slugs),
+            Err(error) => {
+                warn!(code = %error.code(), "all apps come back at once: {}", chain(&error));
+            }
+        }
+    }
+
+    /// Returns the previews that have an app and do not rest, the last used first.
+    async fn awake(&self) -> Result<Vec<GuestName>, StoreError> {
+        let store = &self.components.store;
+        let guests = store.guests().await?;
+        let awake: HashSet<_> = (guests.into_iter())
+            .filter(|guest| guest.should_have_processes() && guest.rests().is_none())
+            .map(|guest| guest.name)
+            .collect();
+        let mut previews = store.previews().await?;
+        previews.retain(|preview| {
+            let record = &preview.record;
+            record.live_sha.is_some() && awake.contains(&record.slug)
+        });
+        previews.sort_by_key(|preview| Reverse(preview.record.last_activity));
+        let slugs = previews.into_iter().map(|preview| preview.record.slug);
+        Ok(slugs.collect())
     }
 
     /// Cancels all work and waits for its end. The next start resumes it.

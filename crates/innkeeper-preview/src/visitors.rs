@@ -38,6 +38,9 @@ impl Previews {
         }
         let guest = components.store.guest(slug).await?;
         if guest.and_then(|guest| guest.rests()) != Some(Level::Asleep) {
+            // It may wait for its turn after a reboot of the host.
+            components.staging.hasten(slug);
+            components.engine.hasten(slug);
             return Ok(());
         }
         let Some(wake) = components.visitor_wakes.begin(slug) else {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use innkeeper_engine::Engine;
+use innkeeper_engine::{Engine, Staging};
 use innkeeper_facilities::{Databases, Evaluator, GuestFiles, Pages, Routes};
 use innkeeper_github::client::Github;
 use innkeeper_store::Store;
@@ -82,6 +82,7 @@ pub(crate) struct Components {
     pub(crate) evaluation: Evaluation,
     pub(crate) destroyed: DestroyedByUsers,
     pub(crate) visitor_wakes: VisitorWakes,
+    pub(crate) staging: Staging,
     pub(crate) repositories: Repositories,
     pub(crate) upkeep: Upkeep,
     pub(crate) logs: Logs,
@@ -139,6 +140,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     let destroyed = DestroyedByUsers::default();
     let health = Health::default();
     let visitor_wakes = VisitorWakes::default();
+    let staging = engine.staging();
     let routing = Routing::new(
         Arc::clone(&routes),
         store.clone(),
@@ -280,6 +282,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         health: health.clone(),
         pages: status_pages.clone(),
         destroyed: destroyed.clone(),
+        staging: staging.clone(),
     };
     let to_start = ToStart {
         status_pages,
@@ -329,6 +332,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         evaluation,
         destroyed,
         visitor_wakes,
+        staging,
         repositories,
         upkeep,
         explainer,

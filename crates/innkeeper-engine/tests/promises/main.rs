@@ -15,6 +15,7 @@ mod retained;
 mod seats;
 mod shutdown;
 mod snapshots;
+mod staging;
 mod usage;
 mod wake;
 mod watch;

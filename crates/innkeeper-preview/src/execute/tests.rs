@@ -310,6 +310,7 @@ async fn rollback_to_a_version_without_a_database_has_no_url() {
         preview: preview.clone(),
         database: None,
         changes: None,
+        turn: None,
     };
     let ensured = Step::Serve(Serve::EnsureDatabase, Arc::clone(&failed));
     executor

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use innkeeper_model::api::{GuestView, SlotReport};
-use innkeeper_model::{GuestState, UnitPhase};
+use innkeeper_model::{EventKind, GuestState, UnitPhase};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -68,6 +68,21 @@ fn guests_and_their_connections_survive_daemon_restarts() {
     client.destroy("web");
 }
 
+/// Simulates a reboot without a daemon: no processes, and an empty /run.
+fn reboot(sandbox: &Sandbox) {
+    for leader in leaders(sandbox) {
+        kill(Pid::from_raw(leader), Signal::SIGKILL).expect("killed");
+    }
+    wait_until("all processes are gone", || leaders(sandbox).is_empty());
+    // The supervisors of the killed guests may still record their end there.
+    let run = sandbox.path().join("run");
+    wait_until("the directory of a boot is removed", || {
+        #[expect(clippy::disallowed_methods, reason = "no guest writes there")]
+        let removed = fs::remove_dir_all(&run);
+        removed.is_ok() || !run.exists()
+    });
+}
+
 #[test]
 fn a_reboot_of_the_host_restores_all_guests() {
     let closure = closure(Fixture::Agent);
@@ -81,20 +96,8 @@ fn a_reboot_of_the_host_restores_all_guests() {
     client.change("g5", "stop");
     let before: Vec<GuestView> = client.get("/v1/guests");
 
-    // A simulated reboot: no processes, and an empty /run.
     daemon.kill();
-    for leader in leaders(&sandbox) {
-        kill(Pid::from_raw(leader), Signal::SIGKILL).expect("killed");
-    }
-    wait_until("all processes are gone", || leaders(&sandbox).is_empty());
-    // The supervisors of the killed guests may still record their end there.
-    let run = sandbox.path().join("run");
-    wait_until("the directory of a boot is removed", || {
-        #[expect(clippy::disallowed_methods, reason = "no guest writes there")]
-        let removed = fs::remove_dir_all(&run);
-        removed.is_ok() || !run.exists()
-    });
-
+    reboot(&sandbox);
     let _daemon = sandbox.start();
     wait_until("all are restored", || {
         let now: Vec<GuestView> = client.get("/v1/guests");
@@ -106,6 +109,53 @@ fn a_reboot_of_the_host_restores_all_guests() {
     assert_eq!(counter, 6);
     for n in 0..6 {
         client.destroy(&format!("g{n}"));
+    }
+    clean.assert_same(&sandbox.traces(), "afterwards");
+}
+
+#[test]
+fn many_guests_come_back_after_a_reboot_although_the_daemon_is_killed() {
+    const GUESTS: usize = 10;
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("[engine]\nconcurrent_starts = 2");
+    let daemon = sandbox.start();
+    let client = sandbox.client();
+    let clean = sandbox.traces();
+    let names: Vec<_> = (0..GUESTS).map(|n| format!("g{n}")).collect();
+    let file = |name: &str| (sandbox.state().join("guests").join(name)).join("rootfs/root/mark");
+    for name in &names {
+        client.create(name, &closure);
+        fs::write(file(name), name).expect("written");
+    }
+    client.change("g4", "stop");
+    client.change("g5", "sleep");
+    let states = || -> Vec<GuestState> {
+        let views: Vec<GuestView> = client.get("/v1/guests");
+        views.iter().map(|view| view.state).collect()
+    };
+    let before = states();
+    daemon.kill();
+    reboot(&sandbox);
+
+    for started in [2, 5] {
+        let daemon = sandbox.start();
+        wait_until("some are restored", || leaders(&sandbox).len() >= started);
+        daemon.kill();
+    }
+    let _daemon = sandbox.start();
+    wait_until("all are restored", || states() == before);
+    assert_eq!(leaders(&sandbox).len(), GUESTS - 2);
+    for name in &names {
+        assert_eq!(fs::read_to_string(file(name)).expect("kept"), *name);
+    }
+    let failed = client.events("limit=1000");
+    let failed: Vec<_> = (failed.iter())
+        .filter(|event| matches!(event.kind, EventKind::Failed { .. }))
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    for name in &names {
+        client.destroy(name);
     }
     clean.assert_same(&sandbox.traces(), "afterwards");
 }

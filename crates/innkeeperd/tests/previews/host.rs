@@ -80,7 +80,8 @@ impl PreviewHost {
         Self::with_all(more, previews, "")
     }
 
-    fn with_all(more: &str, previews: &str, more_pages: &str) -> Self {
+    /// With further sections, and further settings of `[previews]` and `[pages]`.
+    pub(crate) fn with_all(more: &str, previews: &str, more_pages: &str) -> Self {
         let mut sandbox = Sandbox::new();
         let runtime = Runtime::new().expect("a runtime");
         let root = sandbox.path().to_owned();
@@ -384,11 +385,12 @@ impl PreviewHost {
         self.pages = run_pages(self.root(), &self.sandbox.config());
     }
 
-    /// Simulates a reboot: ends all processes, and restarts Caddy.
+    /// Simulates a reboot: ends all processes, and restarts Caddy and innkeeper-pages.
     pub(crate) fn reboot(&mut self) {
         self.sandbox.traces().kill_everything();
         self.caddy.wait().expect("waited");
         self.caddy = run_caddy(self.root());
+        self.kill_pages();
     }
 
     /// Sends a delivery to the webhook and returns the response's status.

@@ -1,5 +1,6 @@
 //! Requests to previews that are asleep: they wake them, and arrive whole.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -233,5 +234,49 @@ fn a_preview_that_does_not_wake_says_why_and_is_left_alone() {
     let woken = client.finish(&client.call("POST", "/v1/previews/web-7/wake", ""));
     assert_eq!(woken.failure, None, "{woken:?}");
     assert!(host.page("web-7").contains("prepared 2 times"));
+    daemon.stop();
+}
+
+#[test]
+fn a_request_does_not_wait_for_its_preview_s_turn_after_a_reboot() {
+    let mut host = PreviewHost::with_all(
+        "[engine]\nconcurrent_starts = 1",
+        "interval_seconds = 3600",
+        "hold_seconds = 25",
+    );
+    let daemon = host.start();
+    host.start_webhook();
+    // The second setup waits for a file.
+    let waiting = app().replacen(
+        "cd ${app}",
+        "cd ${app}\n      if [ -e ../count ]; then touch ../begun; until [ -e ../go ]; do sleep 0.1; done; fi",
+        1,
+    );
+    for (number, branch) in [(7, "one"), (8, "two")] {
+        let sha = host.commit(branch, &[("preview-config.nix", &waiting)]);
+        host.pull(number, branch, &sha);
+        host.deliver(number, "opened");
+        host.wait_for_state(number, &sha, PreviewState::Live);
+    }
+    daemon.stop();
+    host.reboot();
+    let daemon = host.start();
+    let home =
+        |slug: &str| (host.sandbox.state().join("guests").join(slug)).join("rootfs/home/preview");
+    let begun = || ["web-7", "web-8"].map(|slug| home(slug).join("begun").exists());
+    wait_until("a preview has its turn", || begun().contains(&true));
+    wait_until("both guests run", || {
+        let running = |slug| host.client().guest(slug).state == GuestState::Running;
+        running("web-7") && running("web-8")
+    });
+    let other = match begun() {
+        [true, false] => "web-8",
+        [false, true] => "web-7",
+        both => panic!("{both:?}"),
+    };
+    fs::write(home(other).join("go"), "").expect("written");
+    let page = host.page(other);
+    assert!(page.contains("prepared 2 times"), "{page}");
+    assert_eq!(begun(), [true, true]);
     daemon.stop();
 }
