@@ -1,5 +1,6 @@
 //! The client and the output that every command uses.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use innkeeper_model::api::{Accepted, GuestView};
@@ -16,6 +17,8 @@ use crate::suggest::suggest;
 pub struct Context {
     pub(crate) client: Client,
     pub(crate) output: Output,
+    /// The path of this machine's own daemon's socket.
+    pub(crate) socket: PathBuf,
 }
 
 impl Context {
@@ -24,6 +27,7 @@ impl Context {
         Self {
             client: self.client.clone(),
             output: Output::new(false, true),
+            socket: self.socket.clone(),
         }
     }
 

@@ -127,7 +127,7 @@ impl<'a> Events<'a> {
             match self.read().await {
                 Ok(true) => {}
                 Ok(false) if !self.filter.follow => return Ok(None),
-                Ok(false) => self.reconnect(stream_ended()).await?,
+                Ok(false) => self.reconnect(stream_ended(self.client)).await?,
                 Err(CommandError::Failure(failure))
                     if self.filter.follow && failure.code.kind() == Kind::Unavailable =>
                 {
@@ -175,12 +175,12 @@ impl<'a> Events<'a> {
     }
 }
 
-fn stream_ended() -> Failure {
+fn stream_ended(client: &Client) -> Failure {
     Failure::new(
         Code::DaemonUnreachable,
         "innkeeperd closed the event stream",
     )
-    .with_remedy("Check `systemctl status innkeeper`.")
+    .with_remedy(client.check_remedy())
 }
 
 #[cfg(test)]

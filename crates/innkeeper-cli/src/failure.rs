@@ -11,6 +11,7 @@ use innkeeper_model::{
 };
 
 use crate::arguments::{InvalidDeliveryId, InvalidExistingSlug, InvalidVariable};
+use crate::contexts::InvalidContextName;
 
 /// The error that ended a command.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,8 @@ pub(crate) fn unreachable(socket: &Path, error: &io::Error) -> Failure {
                 .to_owned()
         }
         _ => "Check `systemctl status innkeeper`. \
-              Use --socket or INNKEEPER_SOCKET if the socket has another path."
+              Use --socket or INNKEEPER_SOCKET if the socket has another path, and INNKEEPER_URL or \
+              `innkeeper context add` for a host elsewhere."
             .to_owned(),
     };
     Failure::new(
@@ -128,6 +130,11 @@ pub(crate) fn from_parse_error(error: &clap::Error) -> Option<Failure> {
         Some(Failure::from(error))
     } else if let Some(error) = source.downcast_ref::<InvalidExistingSlug>() {
         Some(Failure::from(error))
+    } else if let Some(error) = source.downcast_ref::<InvalidContextName>() {
+        Some(
+            Failure::new(Code::InvalidRequest, error.to_string())
+                .with_remedy("`innkeeper context list` shows the names."),
+        )
     } else if let Some(error) = source.downcast_ref::<InvalidDeliveryId>() {
         Some(
             Failure::new(Code::InvalidRequest, error.to_string())

@@ -58,7 +58,7 @@ async fn follow_with(
     let mut progress = Progress::start(&cx.output, label)?;
     let mut built = None;
     loop {
-        let event = (events.next().await).map_err(|error| connection_error(error, accepted))?;
+        let event = (events.next().await).map_err(|error| connection_error(cx, error, accepted))?;
         match event.map(|event| event.kind) {
             // A stream that follows ends with the operation's last event only.
             None | Some(EventKind::Finished) => return Ok(built),
@@ -90,7 +90,7 @@ fn events_command(accepted: &Accepted) -> String {
 }
 
 /// Adds to a connection error that the operation is recorded and continues.
-fn connection_error(error: CommandError, accepted: &Accepted) -> CommandError {
+fn connection_error(cx: &Context, error: CommandError, accepted: &Accepted) -> CommandError {
     match error {
         CommandError::Failure(failure) if failure.code.kind() == Kind::Unavailable => {
             let message = format!(
@@ -98,8 +98,9 @@ fn connection_error(error: CommandError, accepted: &Accepted) -> CommandError {
                 accepted.operation, failure.message
             );
             let remedy = format!(
-                "It continues as soon as innkeeperd runs (`systemctl status innkeeper`); {} shows its progress.",
-                events_command(accepted)
+                "It continues while innkeeperd runs; {} shows its progress. {}",
+                events_command(accepted),
+                cx.client.check_remedy()
             );
             Failure::new(failure.code, message)
                 .with_remedy(remedy)
@@ -124,6 +125,7 @@ mod tests {
         let cx = Context {
             client: Client::new("/nonexistent/api.sock".into()),
             output: Output::new(false, true),
+            socket: "/nonexistent/api.sock".into(),
         };
         let accepted = Accepted {
             operation: OperationId(7),

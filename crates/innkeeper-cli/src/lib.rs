@@ -1,19 +1,21 @@
 //! The programs `agent`, `preview` and `innkeeper`.
 //!
-//! They are stateless clients: each command sends one or a few requests to the daemon's API ([`innkeeper_model::api`]) on
-//! its Unix socket and prints the result.
+//! They are stateless clients: each command sends one or a few requests to the daemon's API ([`innkeeper_model::api`]), on
+//! its Unix socket or through a gateway, and prints the result.
 //!
 //! | module | contents |
 //! | --- | --- |
 //! | `programs` | command lines of the three programs, parsed by clap |
 //! | `commands` | one file for each command, named as the command; those of `preview` in a folder |
 //! | `context` | the client and the output that each command uses |
-//! | `client`, `sse`, `events` | HTTP over the socket, server-sent events, the event stream with reconnection |
+//! | `target`, `contexts`, `token`, `server_url` | selection of the daemon: socket or gateway, its URL and its token |
+//! | `client`, `sse`, `events` | HTTP requests, server-sent events, the event stream with reconnection |
+//! | `transport`, `tls`, `clock` | connections to the socket or a gateway, trusted authorities, the daemon's clock |
 //! | `follow`, `progress` | following an operation from its acceptance to its end |
 //! | `preview_change` | following a change of a preview until the preview settles |
 //! | `output`, `describe`, `table`, `checks`, `log` | formatting and printing |
 //! | `escape` | escaping of control characters for terminals |
-//! | `failure`, `suggest` | errors, exit codes, hints |
+//! | `failure`, `gateway_failure`, `suggest` | errors, exit codes, hints |
 //! | `switch` | comparison of two NixOS generations, for `switch-preview` |
 //! | `arguments`, `confirm`, `frames`, `terminal`, `wait` | support for single commands |
 //!
@@ -24,26 +26,34 @@
 mod arguments;
 mod checks;
 mod client;
+mod clock;
 mod commands;
 mod confirm;
 mod context;
+mod contexts;
 mod describe;
 mod escape;
 mod events;
 mod failure;
 mod follow;
 mod frames;
+mod gateway_failure;
 mod log;
 mod output;
 mod preview_change;
 mod preview_log;
 mod programs;
 mod progress;
+mod server_url;
 mod sse;
 mod suggest;
 mod switch;
 mod table;
+mod target;
 mod terminal;
+mod tls;
+mod token;
+mod transport;
 mod wait;
 
 pub use programs::{Agent, Innkeeper, Preview, Program, commands, start};

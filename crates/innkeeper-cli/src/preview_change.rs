@@ -139,7 +139,7 @@ impl PreviewChange {
             let mut events = Events::of_guest(&cx.client, slug);
             while let Some(event) = events.next().await? {
                 last.set(event.seq.max(last.get()));
-                self.show_event(&mut progress, &event)?;
+                self.show_event(cx, &mut progress, &event)?;
                 if event.seq > 0 {
                     new_event.notify_one();
                 }
@@ -167,15 +167,21 @@ impl PreviewChange {
         };
         let mut rest = Events::new(&cx.client, filter);
         while let Ok(Some(event)) = rest.next().await {
-            self.show_event(&mut progress, &event)?;
+            self.show_event(cx, &mut progress, &event)?;
         }
         result
     }
 
-    /// Shows an event unless it is older than the request. The daemon runs on the same host, so the clocks are the same.
-    fn show_event(&self, progress: &mut Progress<'_>, event: &Event) -> Result<(), CommandError> {
+    /// Shows an event unless it is older than the request.
+    fn show_event(
+        &self,
+        cx: &Context,
+        progress: &mut Progress<'_>,
+        event: &Event,
+    ) -> Result<(), CommandError> {
+        let requested_at = cx.client.daemon_time(self.requested_at);
         // The end of an operation of one step is not the end of the change.
-        if event.time < self.requested_at || event.kind == EventKind::Finished {
+        if event.time < requested_at || event.kind == EventKind::Finished {
             return Ok(());
         }
         progress.show(&event.kind)

@@ -4,20 +4,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
 use crate::commands::{
-    Apply, Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec,
-    Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool, Prefetch, Restore, RestoreBackup,
-    Set, Show, Sleep, Slots, Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, Top, Undelete,
-    Wake,
+    Apply, Backup, Build, Completions, Config, ContextCommands, Create, Deliveries, Destroy,
+    Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool, Prefetch,
+    Restore, RestoreBackup, Set, Show, Sleep, Slots, Snapshot, Snapshots, Ssh, Start, Stop,
+    SwitchPreview, Top, Undelete, Wake,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
+use crate::contexts::ContextName;
 use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
 use crate::output::Output;
+use crate::target::{self, Choice, Socket};
 
 /// Environment variable with the path of the socket.
 const SOCKET: &str = "INNKEEPER_SOCKET";
@@ -47,6 +50,47 @@ pub struct Global {
         help_heading = "Global options"
     )]
     socket: PathBuf,
+
+    /// URL of a gateway, such as https://api.example.org [env: INNKEEPER_URL]
+    ///
+    /// The token for it is that of INNKEEPER_TOKEN, or in the file that INNKEEPER_TOKEN_FILE names. `innkeeper context --help`
+    /// explains which daemon a command uses.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        conflicts_with = "context",
+        help_heading = "Global options"
+    )]
+    url: Option<String>,
+
+    /// Context to use: a gateway of `innkeeper context list`, or `local` [env: INNKEEPER_CONTEXT]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        value_parser = ContextName::parse,
+        help_heading = "Global options"
+    )]
+    context: Option<ContextName>,
+}
+
+impl Global {
+    /// Returns the daemon that the options name. `socket` is the source of that option's value.
+    fn choice(&self, socket: Option<ValueSource>) -> Result<Choice, Failure> {
+        let is_socket = socket == Some(ValueSource::CommandLine);
+        match (is_socket, &self.url, &self.context) {
+            (false, None, None) => Ok(Choice::None),
+            (false, Some(url), _) => Ok(Choice::Url(url.clone())),
+            (false, None, Some(name)) => Ok(Choice::Context(name.clone())),
+            (true, None, None) => Ok(Choice::Socket(self.socket.clone())),
+            (true, ..) => Err(Failure::new(
+                Code::InvalidRequest,
+                "--socket cannot be used with --url or --context",
+            )
+            .with_remedy("Use one of them: each names a daemon.")),
+        }
+    }
 }
 
 const EXIT_STATUS: &str = "\
@@ -125,6 +169,7 @@ enum InnkeeperCommand {
     #[command(name = "restore")]
     RestoreBackup(RestoreBackup),
     Config(Config),
+    Context(ContextCommands),
     Completions(Completions),
     Man(Man),
 }
@@ -275,6 +320,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Backup(command) => command.run(cx).await,
             InnkeeperCommand::RestoreBackup(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,
+            InnkeeperCommand::Context(command) => command.run(cx, self.global.url.as_deref()),
             InnkeeperCommand::Completions(command) => command.run(cx, commands()),
             InnkeeperCommand::Man(command) => command.run(cx, commands()),
         })
@@ -284,17 +330,28 @@ impl Program for Innkeeper {
 /// Runs a program with the process's arguments and returns its exit code.
 #[must_use]
 pub fn start<P: Program>() -> ExitCode {
-    let parsed = command_for::<P>()
-        .try_get_matches()
-        .and_then(|matches| P::from_arg_matches(&matches));
-    let program = match parsed {
-        Ok(program) => program,
+    let parsed = command_for::<P>().try_get_matches().and_then(|matches| {
+        let source = matches.value_source("socket");
+        Ok((P::from_arg_matches(&matches)?, source))
+    });
+    let (program, source) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return report_parse_error(&without_destructive_suggestions(error)),
     };
     let global = program.global();
+    let output = Output::new(global.json, global.quiet);
+    let choice = match global.choice(source) {
+        Ok(choice) => choice,
+        Err(failure) => return ExitCode::from(report_outcome(Err(failure.into()), &output)),
+    };
+    let socket = Socket {
+        path: global.socket.clone(),
+        is_from_environment: source == Some(ValueSource::EnvVariable),
+    };
     let cx = Context {
-        client: Client::new(global.socket.clone()),
-        output: Output::new(global.json, global.quiet),
+        client: Client::of(target::select(&choice, &socket)),
+        output,
+        socket: socket.path,
     };
     let outcome = match tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -2,7 +2,9 @@
 
 use std::io::{self, IsTerminal as _, Stdin};
 
-use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Raw mode of standard input: every key goes to the guest. Restores the former mode on drop.
@@ -30,6 +32,34 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         // Without draining, which would block on a terminal without a reader. Errors mean that the terminal is gone.
+        tcsetattr(&self.stdin, OptionalActions::Now, &self.former).ok();
+    }
+}
+
+/// A line of standard input that the terminal does not show. Restores the former mode on drop.
+#[derive(Debug)]
+pub(crate) struct HiddenInput {
+    stdin: Stdin,
+    former: Termios,
+}
+
+impl HiddenInput {
+    /// Reads one line. Standard input must be a terminal.
+    pub(crate) fn read_line() -> io::Result<String> {
+        let stdin = io::stdin();
+        let former = tcgetattr(&stdin)?;
+        let mut hidden = former.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Drain, &hidden)?;
+        let _restored = Self { stdin, former };
+        let mut line = String::new();
+        io::stdin().read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+impl Drop for HiddenInput {
+    fn drop(&mut self) {
         tcsetattr(&self.stdin, OptionalActions::Now, &self.former).ok();
     }
 }

@@ -1,7 +1,8 @@
 //! HTTP/1.1 requests on a connection over TCP or a Unix socket.
 //!
 //! A [`Connection`] sends one request after the other. It has no pool, no redirects and no TLS, so its users compile
-//! none of these: the programs on the daemon's socket, the webhook on the intake, the daemon on Caddy's admin API.
+//! none of these: the programs on the daemon's socket, the webhook on the intake, the daemon on Caddy's admin API. A caller
+//! with TLS of its own [opens](open) a connection on its stream.
 //! Callers set the `Host` header and the timeout.
 
 use std::io;
@@ -37,7 +38,11 @@ pub async fn connect_tcp(address: SocketAddr) -> io::Result<Connection> {
     open(stream).await
 }
 
-async fn open<S>(stream: S) -> io::Result<Connection>
+/// Begins HTTP/1.1 on a connected stream, such as one with TLS.
+///
+/// # Errors
+/// When the connection breaks.
+pub async fn open<S>(stream: S) -> io::Result<Connection>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

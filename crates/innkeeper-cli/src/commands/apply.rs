@@ -94,6 +94,7 @@ struct Applied {
 
 impl Apply {
     pub(crate) async fn run(self, cx: &Context) -> Status {
+        cx.client.require_host("innkeeper apply")?;
         let declaration = read(&self.file)?;
         let guests: Vec<GuestView> = cx.client.get("/v1/guests").await?;
         let actions = plan(declaration, &guests, self.adopt);

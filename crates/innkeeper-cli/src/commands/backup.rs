@@ -60,6 +60,7 @@ struct Directory<'a> {
 
 impl Backup {
     pub(crate) async fn run(self, cx: &Context) -> Status {
+        cx.client.require_host("innkeeper backup")?;
         let directory = absolute(&self.to);
         let request = BackupRequest {
             directory: directory.clone(),
@@ -73,6 +74,7 @@ impl Backup {
 
 impl RestoreBackup {
     pub(crate) async fn run(self, cx: &Context) -> Status {
+        cx.client.require_host("innkeeper restore")?;
         let directory = absolute(&self.from);
         let request = RestoreRequest {
             directory: directory.clone(),

@@ -81,13 +81,13 @@ impl ExecArguments {
         let connection = suggest(&cx.client, name, response).await?;
         let (reader, writer) = tokio::io::split(connection);
         if !tty {
-            return session(reader, writer, false).await;
+            return session(cx, reader, writer, false).await;
         }
         let mut signals = TerminationSignals::register().map_err(|error| terminal_error(&error))?;
         // Dropped on every return of this function.
         let _raw = RawMode::enter().map_err(|error| terminal_error(&error))?;
         tokio::select! {
-            status = session(reader, writer, true) => status,
+            status = session(cx, reader, writer, true) => status,
             code = signals.next() => Ok(code),
         }
     }
@@ -113,9 +113,14 @@ impl ExecArguments {
 }
 
 /// Forwards input and output until the command exits.
-async fn session(reader: ReadHalf<Upgraded>, writer: WriteHalf<Upgraded>, tty: bool) -> Status {
+async fn session(
+    cx: &Context,
+    reader: ReadHalf<Upgraded>,
+    writer: WriteHalf<Upgraded>,
+    tty: bool,
+) -> Status {
     tokio::select! {
-        status = receive(reader, tty) => status,
+        status = receive(cx, reader, tty) => status,
         never = send(writer, tty) => match never {},
     }
 }
@@ -123,7 +128,7 @@ async fn session(reader: ReadHalf<Upgraded>, writer: WriteHalf<Upgraded>, tty: b
 /// Forwards the command's output and returns its exit status.
 ///
 /// A command with a terminal controls the caller's terminal. All other output is escaped on a terminal.
-async fn receive(mut reader: ReadHalf<Upgraded>, tty: bool) -> Status {
+async fn receive(cx: &Context, mut reader: ReadHalf<Upgraded>, tty: bool) -> Status {
     let mut stdout = tokio::io::stdout();
     let mut stderr = tokio::io::stderr();
     let mut stdout_escaper = Escaper::new(!tty && io::stdout().is_terminal());
@@ -132,7 +137,7 @@ async fn receive(mut reader: ReadHalf<Upgraded>, tty: bool) -> Status {
     loop {
         match frames::read(&mut reader, &mut body)
             .await
-            .map_err(|error| connection_lost(&error))?
+            .map_err(|error| connection_lost(cx, &error))?
         {
             exec::STDOUT => {
                 write_all(&mut stdout, &stdout_escaper.push(&body))
@@ -204,12 +209,16 @@ async fn forward_input(writer: &mut WriteHalf<Upgraded>, tty: bool) -> io::Resul
     }
 }
 
-fn connection_lost(error: &io::Error) -> Failure {
+fn connection_lost(cx: &Context, error: &io::Error) -> Failure {
+    let remedy = format!(
+        "{} The command may still run in the guest.",
+        cx.client.check_remedy()
+    );
     Failure::new(
         Code::DaemonUnreachable,
         format!("lost the connection to innkeeperd before the command exited: {error}"),
     )
-    .with_remedy("Check `systemctl status innkeeper`. The command may still run in the guest.")
+    .with_remedy(remedy)
 }
 
 fn terminal_error(error: &io::Error) -> CommandError {

@@ -22,6 +22,7 @@ pub(crate) struct Prefetch {}
 impl Prefetch {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let Self {} = self;
+        cx.client.require_host("innkeeper prefetch")?;
         let start = Instant::now();
         let accepted: Accepted = cx.client.post("/v1/prefetches", &()).await?;
         let followed = follow(cx, &accepted, "Building closures in advance");

@@ -71,6 +71,7 @@ struct Inventory {
 
 impl SwitchPreview {
     pub(crate) async fn run(self, cx: &Context) -> Status {
+        cx.client.require_host("innkeeper switch-preview")?;
         let old = Generation::read(&self.from)?;
         let new = Generation::read(&self.system)?;
         let report = compare(cx, &old, &new).await;

@@ -46,7 +46,7 @@ fn missing_socket_has_a_hint() {
     --- stdout
     --- stderr
     [ERROR] cannot reach innkeeperd on /nonexistent/api.sock: No such file or directory (os error 2)
-            Hint: Check `systemctl status innkeeper`. Use --socket or INNKEEPER_SOCKET if the socket has another path.
+            Hint: Check `systemctl status innkeeper`. Use --socket or INNKEEPER_SOCKET if the socket has another path, and INNKEEPER_URL or `innkeeper context add` for a host elsewhere.
     ");
     let json = run(command("agent", &["list", "--json"]));
     assert_eq!(

@@ -20,11 +20,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use crate::fake::{self, Fake, Run, fail, read_until, respond, terminal};
 use crate::samples::guest;
 
-type Connection = TokioIo<hyper::upgrade::Upgraded>;
+pub(crate) type Connection = TokioIo<hyper::upgrade::Upgraded>;
 type Frames = Arc<Mutex<Vec<(u8, Vec<u8>)>>>;
 
 /// Creates a daemon that runs `command` for each exec request to the guest `web`.
-fn daemon<F, R>(command: F) -> Fake
+pub(crate) fn daemon<F, R>(command: F) -> Fake
 where
     F: Fn(Connection) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Option<()>> + Send,
@@ -68,7 +68,7 @@ async fn exit(to: &mut Connection, status: i32) -> Option<()> {
 }
 
 /// Echoes its input. At the end of input, writes a line to standard error and exits with 7.
-async fn echo(mut connection: Connection) -> Option<()> {
+pub(crate) async fn echo(mut connection: Connection) -> Option<()> {
     loop {
         match receive(&mut connection).await? {
             (STDIN, body) if body.is_empty() => break,

@@ -78,6 +78,11 @@ impl Fake {
         }
     }
 
+    /// Returns the path of its socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Returns the requests so far: method, path with query, body.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.borrow().clone()

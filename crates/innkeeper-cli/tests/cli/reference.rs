@@ -14,7 +14,8 @@ const HEAD: &str = "\
 This page is generated from the definitions of the programs, and a test compares it. To renew it:
 `INNKEEPER_RENEW_DOCS=1 cargo nextest run -p innkeeper-cli reference`.
 
-The programs are clients of the daemon's Unix socket. Progress and results go to standard output, with the labels `[INFO]`,
+The programs are clients of the daemon, on its Unix socket or through a gateway: `innkeeper context --help` explains which
+daemon a command uses. Progress and results go to standard output, with the labels `[INFO]`,
 `[OK]` and `[WARN]`. An error goes to standard error with the label `[ERROR]`, followed by a hint and the last lines of the
 log. All commands accept the global options, which appear once for each program.
 
@@ -30,6 +31,8 @@ the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 | `innkeeper apply` | a list with `name`, `action` (`create`, `set`, `keep`, `destroy`) and `failure` for each agent |
 | `build` | `closure`, `operation` and `elapsed_ms` |
 | `innkeeper prefetch` | `operation` and `elapsed_ms` |
+| `innkeeper context list` | a list with `name`, `url` or `socket`, `token` (`stored`, `file`, `environment`, `none`), `in_use` and `reason` |
+| `innkeeper context add`, `use`, `rm` | `name` |
 | `innkeeper backup`, `restore` | `directory`, `operation` and `elapsed_ms` |
 | `agent destroy` | a list with `name`, `operation`, `elapsed_ms` and `failure` for each agent |
 | `preview create`, `update`, `approve`, `db reset` | the preview, with `elapsed_ms` |

@@ -5,7 +5,7 @@ _PROGRAM_with_names() {
   for ((at = 1; at < COMP_CWORD; at++)); do
     word=${COMP_WORDS[at]}
     case "$word" in
-      --socket) at=$((at + 1)) ;;
+      --socket | --url | --context) at=$((at + 1)) ;;
       -*) ;;
       *)
         command=$word

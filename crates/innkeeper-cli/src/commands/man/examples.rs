@@ -465,6 +465,46 @@ pub(super) const EXAMPLES: Examples = &[
         &[("innkeeper config", "Show every setting and its origin.")],
     ),
     (
+        "innkeeper context add",
+        &[
+            (
+                "innkeeper context add office --url https://api.example.org",
+                "Add a gateway, with a token from standard input.",
+            ),
+            (
+                "innkeeper context add ci --url https://api.example.org --token-file /run/secrets/innkeeper",
+                "Add a gateway whose token another program renews in a file.",
+            ),
+        ],
+    ),
+    (
+        "innkeeper context use",
+        &[
+            (
+                "innkeeper context use office",
+                "Use the gateway of the context office for the next commands.",
+            ),
+            (
+                "innkeeper context use local",
+                "Use this machine's own daemon again.",
+            ),
+        ],
+    ),
+    (
+        "innkeeper context list",
+        &[(
+            "innkeeper context list",
+            "Show all contexts, which one is in use, and why.",
+        )],
+    ),
+    (
+        "innkeeper context rm",
+        &[(
+            "innkeeper context rm office",
+            "Remove a context and its token.",
+        )],
+    ),
+    (
         "innkeeper completions",
         &[(
             "innkeeper completions bash --program agent > /etc/bash_completion.d/agent",
