@@ -5,6 +5,7 @@
 //!
 //! This crate does not touch the machine and has no async code.
 
+pub mod access;
 pub mod api;
 mod backoff;
 mod change;

@@ -9,6 +9,7 @@
 //! | `webhook` | the section `[webhook]`, which `innkeeperd` and `innkeeper-webhook` read |
 //! | `pages` | the section `[pages]`, which `innkeeperd` and `innkeeper-pages` read |
 //! | `dns` | the section `[dns]`, which `innkeeperd` and `innkeeper-dns` read |
+//! | `gateway` | the section `[gateway]`, which `innkeeperd` and `innkeeper-gateway` read |
 //! | [`systemd`] | notifications to systemd |
 //! | `quota` | the number of connections that one peer may hold |
 //! | `print` | output on the terminal, and the report of a failed start |
@@ -17,6 +18,7 @@ mod config;
 mod dns;
 mod environment;
 mod error;
+mod gateway;
 mod log;
 mod pages;
 mod print;
@@ -28,6 +30,7 @@ pub use config::{Loaded, Settings, check_variables, load, load_at_start};
 pub use dns::Dns;
 pub use error::ConfigError;
 pub(crate) use error::DEFAULT_FILE;
+pub use gateway::Gateway;
 pub use log::{Log, LogFormat};
 pub use pages::Pages;
 pub use print::{print, report_failure};

@@ -17,7 +17,7 @@ use super::previews::{
     BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
 };
 use super::rest::RestSettings;
-use innkeeper_service::{ConfigError, Dns, Log, Pages, Webhook};
+use innkeeper_service::{ConfigError, Dns, Gateway, Log, Pages, Webhook};
 
 /// The whole configuration. Each field's default is what `innkeeper config` shows on a fresh host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ pub struct Config {
     pub pages: Pages,
     /// The program that resolves names for guests.
     pub dns: Dns,
+    /// The program that accepts requests of other machines, and the socket on which it passes them on.
+    pub gateway: Gateway,
     /// The daemon's own log.
     pub log: Log,
 }
@@ -269,6 +271,7 @@ impl Default for Config {
             webhook: Webhook::default(),
             pages: Pages::default(),
             dns: Dns::default(),
+            gateway: Gateway::default(),
             log: Log::default(),
         }
     }
@@ -459,6 +462,7 @@ impl Config {
         self.webhook.validate(&self.runtime_dir)?;
         self.pages.validate(&self.runtime_dir)?;
         self.dns.validate()?;
+        self.gateway.validate()?;
         if self.intake_socket() == self.socket() {
             return invalid(
                 "webhook.intake",

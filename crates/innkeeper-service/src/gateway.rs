@@ -1,0 +1,167 @@
+//! The section `[gateway]`, which both sides of the gateway's socket read: `innkeeper-gateway`, which authenticates the
+//! requests of other machines, and `innkeeperd`, which authorizes them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use innkeeper_model::access::{GATEWAY_SOCKET, Role, TOKENS_FILE};
+use serde::{Deserialize, Serialize};
+
+use crate::ConfigError;
+
+/// The maximum length of a socket's path: `sockaddr_un` has 108 bytes, including the final NUL (unix(7)).
+const MAX_SOCKET: usize = 107;
+
+/// The section `[gateway]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gateway {
+    /// Whether other machines may use the API. If not, the daemon neither listens for the gateway nor publishes tokens.
+    pub enabled: bool,
+    /// The host name of the API; empty means `api.<domain>`, with the domain of previews.
+    pub host: String,
+    /// The socket on which Caddy passes requests on. `innkeeper-gateway` listens there, unless systemd passes a socket.
+    pub socket: PathBuf,
+    /// The group that `innkeeper-gateway` runs as, and the only one besides root that may pass requests on to innkeeperd.
+    /// If the group does not exist, only root may.
+    pub group: String,
+    /// An environment file with tokens that another program manages: `INNKEEPER_API_TOKENS=<name>:<secret>,...`. Empty
+    /// means none.
+    pub tokens_file: String,
+    /// The role of all tokens of `tokens_file`.
+    pub tokens_file_role: Role,
+    /// The maximum number of concurrent connections. Further ones wait.
+    pub max_connections: usize,
+    /// Timeout for a request's head, and again for its body, in seconds.
+    pub timeout_seconds: u64,
+    /// The address of the gateway's metrics, which Caddy does not proxy; empty means none.
+    pub metrics_listen: String,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            host: String::new(),
+            socket: "/run/innkeeper-gateway/http.sock".into(),
+            group: "innkeeper-gateway".to_owned(),
+            tokens_file: String::new(),
+            tokens_file_role: Role::Developer,
+            max_connections: 1024,
+            timeout_seconds: 10,
+            metrics_listen: "127.0.0.1:3301".to_owned(),
+        }
+    }
+}
+
+impl Gateway {
+    /// Returns the path of innkeeperd's socket for the gateway.
+    #[must_use]
+    pub fn daemon_socket(&self, runtime_dir: &Path) -> PathBuf {
+        runtime_dir.join(GATEWAY_SOCKET)
+    }
+
+    /// Returns the path of the digests of tokens, which innkeeperd writes and the gateway reads.
+    #[must_use]
+    pub fn published_tokens(&self, runtime_dir: &Path) -> PathBuf {
+        runtime_dir.join(TOKENS_FILE)
+    }
+
+    /// Returns the host name of the API, if one is configured or follows from the domain of previews.
+    #[must_use]
+    pub fn host(&self, domain: Option<&str>) -> Option<String> {
+        match self.host.as_str() {
+            "" => domain.map(|domain| format!("api.{domain}")),
+            host => Some(host.to_owned()),
+        }
+    }
+
+    /// Checks the values beyond their types.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for the first invalid setting.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |setting, problem: &str| Err(ConfigError::value(setting, problem));
+        if !self.socket.is_absolute() {
+            return invalid("gateway.socket", "the path must start with '/'");
+        }
+        if self.socket.as_os_str().len() > MAX_SOCKET {
+            return invalid(
+                "gateway.socket",
+                "the path of a socket has 107 bytes at most",
+            );
+        }
+        if !self.tokens_file.is_empty() && !self.tokens_file.starts_with('/') {
+            return invalid("gateway.tokens_file", "the path must start with '/'");
+        }
+        if !is_host(&self.host) {
+            return invalid(
+                "gateway.host",
+                "write a host name, without scheme, port and path",
+            );
+        }
+        let listen = &self.metrics_listen;
+        if !listen.is_empty() && listen.parse::<SocketAddr>().is_err() {
+            return invalid("gateway.metrics_listen", "write it as <address>:<port>");
+        }
+        if self.max_connections == 0 || self.timeout_seconds == 0 {
+            return invalid(
+                "gateway.max_connections and gateway.timeout_seconds",
+                "must be at least 1",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Reports whether a text is empty, or the name of a host with a domain, in lower case.
+fn is_host(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    text.is_empty() || (text.len() <= 253 && text.contains('.') && text.split('.').all(label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_off() {
+        let gateway = Gateway::default();
+        gateway.validate().expect("valid");
+        assert!(!gateway.enabled);
+        assert_eq!(
+            gateway.host(Some("example.org")).as_deref(),
+            Some("api.example.org")
+        );
+        assert_eq!(gateway.host(None), None);
+    }
+
+    #[test]
+    fn invalid_values_name_their_setting() {
+        let valid = Gateway::default;
+        let text = str::to_owned;
+        let long = format!("/{}", "a".repeat(107));
+        #[rustfmt::skip]
+        let invalid = [
+            ("gateway.socket", Gateway { socket: "http.sock".into(), ..valid() }),
+            ("gateway.socket", Gateway { socket: long.into(), ..valid() }),
+            ("gateway.tokens_file", Gateway { tokens_file: text("tokens.env"), ..valid() }),
+            ("gateway.host", Gateway { host: text("https://api.example.org"), ..valid() }),
+            ("gateway.host", Gateway { host: text("*.example.org"), ..valid() }),
+            ("gateway.metrics_listen", Gateway { metrics_listen: text("3301"), ..valid() }),
+            ("gateway.max_connections", Gateway { max_connections: 0, ..valid() }),
+            ("gateway.timeout_seconds", Gateway { timeout_seconds: 0, ..valid() }),
+        ];
+        for (setting, gateway) in invalid {
+            let error = gateway.validate().expect_err(setting);
+            assert!(error.to_string().contains(setting), "{error}");
+        }
+    }
+}
