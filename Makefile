@@ -8,10 +8,10 @@ SHELL := /usr/bin/env bash
 ROUNDS ?= 1
 .NOTPARALLEL:
 
-.PHONY: help install uninstall deps build programs demo check test test-host test-vm soak bench clean
+.PHONY: help install uninstall install-client uninstall-client deps build programs demo check test test-host test-vm soak bench clean
 
 help: ## Explain these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # PREFIX and DESTDIR have their usual meaning. With BIN, the programs come from that folder, without a build.
 install: ## Build a release and install it on this Debian server; see docs/debian.md
@@ -23,6 +23,13 @@ install: ## Build a release and install it on this Debian server; see docs/debia
 
 uninstall: ## Remove what was installed; configuration and guests stay
 	@initial-install/debian/install --uninstall
+
+install-client: ## Install agent, preview and innkeeper on a laptop (Linux, macOS), without the daemon; PREFIX=$HOME/.local needs no root
+	@[[ -n "$(BIN)" ]] || cargo build --release --locked --package innkeeper-cli
+	@BIN="$(BIN)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" initial-install/client/install
+
+uninstall-client: ## Remove what install-client installed; contexts stay
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" initial-install/client/install --uninstall
 
 deps: ## Install missing packages for building and testing (Debian: with apt)
 	@.ci/deps
