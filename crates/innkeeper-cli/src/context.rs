@@ -13,7 +13,7 @@ use crate::output::Output;
 use crate::suggest::suggest;
 
 /// The client and the output of a command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     pub(crate) client: Client,
     pub(crate) output: Output,

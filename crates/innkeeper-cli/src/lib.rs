@@ -17,6 +17,7 @@
 //! | `escape` | escaping of control characters for terminals |
 //! | `failure`, `gateway_failure`, `suggest` | errors, exit codes, hints |
 //! | `switch` | comparison of two NixOS generations, for `switch-preview` |
+//! | `tunnel` | connections to ports of guests |
 //! | `arguments`, `confirm`, `frames`, `terminal`, `wait` | support for single commands |
 //!
 //! Scripts may rely on this: `--json` prints one JSON value on standard output (`events` and `logs`: one for each line), a
@@ -38,6 +39,7 @@ mod failure;
 mod follow;
 mod frames;
 mod gateway_failure;
+mod known_hosts;
 mod log;
 mod output;
 mod preview_change;
@@ -54,6 +56,7 @@ mod terminal;
 mod tls;
 mod token;
 mod transport;
+mod tunnel;
 mod wait;
 
 pub use programs::{Agent, Innkeeper, Preview, Program, commands, start};

@@ -10,10 +10,10 @@ use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
 use crate::commands::{
-    Apply, Backup, Build, Completions, Config, ContextCommands, Create, Deliveries, Destroy,
-    Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool, Prefetch,
-    Restore, RestoreBackup, Set, Show, Sleep, Slots, Snapshot, Snapshots, Ssh, Start, Stop,
-    SwitchPreview, Top, Undelete, Wake,
+    Apply, Backup, Build, Completions, Config, Connect, ContextCommands, Create, Deliveries,
+    Destroy, Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool,
+    PortForward, Prefetch, Restore, RestoreBackup, Set, Show, Sleep, Slots, Snapshot, Snapshots,
+    Ssh, Start, Stop, SwitchPreview, Top, Undelete, Wake,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -126,6 +126,8 @@ enum AgentCommand {
     Show(Show),
     Ssh(Ssh),
     Exec(Exec),
+    PortForward(PortForward),
+    Connect(Connect),
     Logs(Logs),
     Start(Start),
     Stop(Stop),
@@ -198,6 +200,8 @@ enum PreviewCommand {
     Logs(preview::Logs),
     Ssh(preview::Ssh),
     Exec(preview::Exec),
+    PortForward(preview::PortForward),
+    Connect(preview::Connect),
     Start(preview::Start),
     Stop(preview::Stop),
     Pause(preview::Pause),
@@ -249,6 +253,8 @@ impl Program for Agent {
             AgentCommand::Show(command) => command.run(cx).await,
             AgentCommand::Ssh(command) => command.run(cx).await,
             AgentCommand::Exec(command) => command.run(cx).await,
+            AgentCommand::PortForward(command) => command.run(cx).await,
+            AgentCommand::Connect(command) => command.run(cx).await,
             AgentCommand::Logs(command) => command.run(cx).await,
             AgentCommand::Start(command) => command.run(cx).await,
             AgentCommand::Stop(command) => command.run(cx).await,
@@ -283,6 +289,8 @@ impl Program for Preview {
             PreviewCommand::Logs(command) => command.run(cx).await,
             PreviewCommand::Ssh(command) => command.run(cx).await,
             PreviewCommand::Exec(command) => command.run(cx).await,
+            PreviewCommand::PortForward(command) => command.run(cx).await,
+            PreviewCommand::Connect(command) => command.run(cx).await,
             PreviewCommand::Start(command) => command.run(cx).await,
             PreviewCommand::Stop(command) => command.run(cx).await,
             PreviewCommand::Pause(command) => command.run(cx).await,

@@ -131,6 +131,19 @@ fn named(name: &ContextName, socket: &Socket) -> Place {
 }
 
 impl Selection {
+    /// Has a program that this one starts select the same daemon.
+    pub(crate) fn export(&self, command: &mut std::process::Command) {
+        let (name, value) = match &self.place {
+            Place::Url(url) => (URL, url.as_str().as_ref()),
+            Place::Context(name) => (CONTEXT, name.as_str().as_ref()),
+            Place::Socket(path) => ("INNKEEPER_SOCKET", path.as_os_str()),
+        };
+        for former in [URL, CONTEXT] {
+            command.env_remove(former);
+        }
+        command.env(name, value);
+    }
+
     /// Reads what the requests need: the URL, the token, the certificates.
     pub(crate) fn open(self) -> Result<Target, Failure> {
         match self.place {

@@ -73,6 +73,24 @@ pub enum EngineError {
         /// Its level.
         level: Level,
     },
+    /// The guest should be connected to and has no processes.
+    #[error("guest '{guest}' does not run")]
+    NotRunning {
+        /// The guest.
+        guest: GuestName,
+        /// Its kind.
+        kind: GuestKind,
+    },
+    /// The guest accepts no connection on the port.
+    #[error("guest '{guest}' accepts no connection on port {port}")]
+    PortClosed {
+        /// The guest.
+        guest: GuestName,
+        /// Its kind.
+        kind: GuestKind,
+        /// The port.
+        port: u16,
+    },
     /// The guest should be awake and has no processes, so that it cannot be paused.
     #[error("guest '{guest}' has no processes to pause: it has ended")]
     NoProcesses {
@@ -174,7 +192,10 @@ impl Explain for EngineError {
             Self::Preview(_) => Code::GuestIsPreview,
             Self::MustNotRun(_) => Code::GuestRunning,
             Self::NoFreezer(_) => Code::KernelFeatureMissing,
-            Self::Resting { .. } | Self::NoProcesses { .. } => Code::GuestNotRunning,
+            Self::Resting { .. } | Self::NoProcesses { .. } | Self::NotRunning { .. } => {
+                Code::GuestNotRunning
+            }
+            Self::PortClosed { .. } => Code::PortClosed,
             Self::OperationNotFound(_) => Code::OperationNotFound,
             Self::FlakeUnset => Code::FlakeUnset,
             Self::UserIds(_) => Code::UserIdsUnsupported,
@@ -209,6 +230,10 @@ impl Explain for EngineError {
                 "Mount cgroups of version 2, or the freezer of version 1, where innkeeperd may write below /sys/fs/cgroup. Without a freezer, a guest can still sleep: `agent sleep {guest}`, or `preview sleep {guest}` if it is a preview."
             ),
             Self::Resting { guest, kind, .. } => format!("Wake it first: `{kind} wake {guest}`."),
+            Self::NotRunning { guest, kind } => format!("`{kind} start {guest}` starts it."),
+            Self::PortClosed { guest, kind, port } => format!(
+                "Start the server in the guest. `{kind} exec {guest} -- ss -ltn` lists its open ports; one that was just started may need a moment to open port {port}."
+            ),
             Self::NoProcesses { guest, kind } => format!(
                 "innkeeperd starts it again; `innkeeper events --guest {guest}` shows the attempts. `{kind} sleep {guest}` keeps it down until it is woken."
             ),

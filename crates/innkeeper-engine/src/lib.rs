@@ -23,6 +23,7 @@ mod backoff;
 mod backup;
 mod build;
 mod change;
+mod connect;
 mod demand;
 mod demands;
 mod disk;

@@ -1,5 +1,7 @@
 //! Networks of guests.
 
+use std::net::TcpStream;
+
 use async_trait::async_trait;
 use innkeeper_model::{Guest, GuestName};
 
@@ -46,6 +48,18 @@ pub trait Network: Resource {
     /// # Errors
     /// When the kernel cannot be queried. Fails rather than returning zero: a guest with an open session would be paused.
     async fn ssh_sessions(&self, guest: &Guest, leader: u32) -> Result<usize, FacilityError>;
+
+    /// Connects to a TCP port of the guest: on its loopback, from inside its network, then on its own address. `None` if none of
+    /// them accepts a connection. The stream is non-blocking. `leader` is the guest's first process.
+    ///
+    /// # Errors
+    /// When the guest's network cannot be entered.
+    async fn connect(
+        &self,
+        guest: &Guest,
+        leader: u32,
+        port: u16,
+    ) -> Result<Option<TcpStream>, FacilityError>;
 
     /// Reports whether link, address and route on the host's side are as [`Self::ensure`] leaves them.
     ///

@@ -33,6 +33,7 @@
 //! | `DELETE /v1/retained/{id}` | | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}/logs?lines=N&follow=BOOL` | | the console's bytes, `text/plain` |
 //! | `POST /v1/guests/{name}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
+//! | `POST /v1/guests/{name}/connect/{port}?wait=SECONDS` | `Upgrade: innkeeper-connect` | 101, then [frames](connect) |
 //! | `POST /v1/backups` | [`BackupRequest`], from root | 202, [`Accepted`] |
 //! | `POST /v1/backups/restore` | [`RestoreRequest`], from root | 202, [`Accepted`] |
 //! | `POST /v1/builds` | [`BuildRequest`] | 202, [`Accepted`] |
@@ -54,6 +55,7 @@
 //! | `POST /v1/previews/{slug}/idle` | [`IdleRequest`] | [`RestReport`] |
 //! | `POST /v1/previews/{slug}/keepalive` | [`KeepaliveRequest`] | [`RestReport`], when the guest is awake |
 //! | `POST /v1/previews/{slug}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
+//! | `POST /v1/previews/{slug}/connect/{port}?wait=SECONDS` | `Upgrade: innkeeper-connect` | 101, then [frames](connect) |
 //! | `GET /v1/previews/{slug}/logs?lines=N&follow=BOOL&since=TIME&service=NAME&attempt=N` | | [`LogLine`](crate::preview::log::LogLine)s by time, `application/x-ndjson` |
 //! | `GET /v1/previews/{slug}/explain` | | [`PreviewExplanation`] |
 //! | `POST /v1/preview-builds` | [`BuildPreview`] | 202, [`Accepted`] |
@@ -68,7 +70,7 @@
 //! With `operation=ID` the stream of events ends after the operation's last one. `Last-Event-ID` counts as
 //! `after`. An error has a [`crate::Failure`] as its body, and the status of its kind.
 //!
-//! `exec` wakes a guest that is paused or asleep, and begins the command when it is awake.
+//! `exec` and `connect` wake a guest that is paused or asleep, and begin when it is awake.
 //!
 //! All calls below `/v1/guests/{name}` except `GET /v1/guests/{name}` itself are for agents. For a preview's guest they
 //! fail with `guest_is_preview`, and the remedy names the corresponding call for previews.
@@ -88,6 +90,8 @@
 //! [`RestReport`]: crate::RestReport
 //! [`Snapshot`]: crate::Snapshot
 //! [is settled]: crate::preview::PreviewState::is_settled
+
+pub mod connect;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

@@ -83,6 +83,8 @@ codes! {
     GuestBusy => Conflict, "guest_busy";
     /// The request needs a running guest, and the guest does not run.
     GuestNotRunning => Conflict, "guest_not_running";
+    /// A guest accepts no connection on the port.
+    PortClosed => Conflict, "port_closed";
     /// The request needs a stopped guest, and the guest runs.
     GuestRunning => Conflict, "guest_running";
     /// The guest has a snapshot with this label.

@@ -1,6 +1,7 @@
 //! The API on the Unix socket. `innkeeper_model::api` lists the calls.
 
 mod agent;
+mod connect;
 mod deliveries;
 mod events;
 mod exec;
@@ -93,6 +94,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/retained/{name}/undelete", post(retained::undelete))
         .route("/v1/guests/{name}/logs", get(guests::logs))
         .route("/v1/guests/{name}/exec", post(exec::exec))
+        .route("/v1/guests/{name}/connect/{port}", post(connect::connect))
         .route("/v1/previews", get(previews::list).post(previews::create))
         .route("/v1/previews/{slug}", get(previews::show).delete(previews::destroy))
         .route("/v1/previews/{slug}/update", post(previews::update))
@@ -105,6 +107,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/previews/{slug}/sleep", post(previews::sleep))
         .route("/v1/previews/{slug}/wake", post(previews::wake))
         .route("/v1/previews/{slug}/exec", post(exec::exec_in_preview))
+        .route("/v1/previews/{slug}/connect/{port}", post(connect::connect_to_preview))
         .route("/v1/previews/{slug}/rest", get(rest::show_preview))
         .route("/v1/previews/{slug}/idle", post(rest::set_idle_of_preview))
         .route("/v1/previews/{slug}/keepalive", post(rest::keep_preview_awake))

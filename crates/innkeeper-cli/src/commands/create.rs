@@ -15,6 +15,7 @@ use crate::arguments::{FlakeOutput, idle_policy};
 use crate::context::{Context, milliseconds_since};
 use crate::failure::{CommandError, Status, not_running, unexpected_response};
 use crate::follow::{continues_note, follow, until_interrupted};
+use crate::tunnel::Guest;
 use crate::wait::accepts_connections;
 
 /// Timeout of `--wait`.
@@ -99,7 +100,7 @@ impl Create {
             up.set(true);
             let view = cx.guest(&name).await?;
             if let Some(port) = port {
-                wait_for_port(&view, port).await?;
+                wait_for_port(cx, &view, port).await?;
             }
             Ok(view)
         });
@@ -154,8 +155,16 @@ fn report(
 }
 
 /// Waits until the guest accepts connections on the port.
-async fn wait_for_port(view: &GuestView, port: u16) -> Result<(), CommandError> {
+async fn wait_for_port(cx: &Context, view: &GuestView, port: u16) -> Result<(), CommandError> {
     let name = &view.guest.name;
+    if cx.client.gateway().is_some() {
+        // The guest's address is the host's: the daemon connects.
+        let guest = Guest::agent(name.clone());
+        return guest
+            .connect(cx, port, WAIT_LIMIT.as_secs())
+            .await
+            .map(drop);
+    }
     let address = view
         .guest_address
         .ok_or_else(|| not_running(&view.guest, "it has no address"))?;

@@ -1,21 +1,21 @@
 //! `agent ssh`.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::{Code, Failure, GuestKind, GuestName, GuestState};
-use rustix::fs::MemfdFlags;
 
 use crate::context::Context;
 use crate::failure::{CommandError, Status, not_running};
 use crate::follow::{complete, until_interrupted};
+use crate::known_hosts::KnownHosts;
+use crate::tunnel::Guest;
 use crate::wait::accepts_connections;
 
 /// The port of the SSH server.
@@ -66,7 +66,8 @@ impl Ssh {
         }
         let wake = async || cx.change_guest(name, "/wake").await;
         let view = Box::pin(awake(cx, view, wake, async || cx.guest(name).await)).await?;
-        self.arguments.open_session(&view)
+        let guest = Guest::agent(self.name.clone());
+        self.arguments.open_session(cx, &guest, &view)
     }
 }
 
@@ -101,7 +102,9 @@ pub(super) async fn awake(
         tokio::time::sleep(BUSY_PAUSE).await;
         view = again().await?;
     }
-    if is_started && let Some(address) = view.guest_address {
+    // Through a gateway, the daemon waits for the server.
+    let address = view.guest_address.filter(|_| cx.client.gateway().is_none());
+    if is_started && let Some(address) = address {
         let server = SocketAddr::from((address, PORT));
         let awaited = async {
             accepts_connections(server, WAKE_LIMIT).await;
@@ -119,13 +122,24 @@ fn is_busy(error: &CommandError) -> bool {
 
 impl SshArguments {
     /// Opens an SSH session in a guest and returns ssh's exit status.
-    pub(super) fn open_session(&self, view: &GuestView) -> Status {
+    pub(super) fn open_session(&self, cx: &Context, guest: &Guest, view: &GuestView) -> Status {
         let (address, key) = ssh_target(view)?;
         let failed = |error| cannot_run(&error);
         let host = host_alias(&view.guest.name);
         let known_hosts = KnownHosts::new(&host, key).map_err(failed)?;
-        let status = run_ssh(&host, &self.user, &self.arguments, address, &known_hosts);
-        Ok(exit_code(status.map_err(failed)?))
+        let session = Session {
+            host: &host,
+            user: &self.user,
+            arguments: &self.arguments,
+            known_hosts: known_hosts.path(),
+        };
+        let mut command = match cx.client.gateway() {
+            None => session.direct(address),
+            Some(_) => session.through_gateway(cx, guest)?,
+        };
+        let status = command.status().map_err(failed)?;
+        drop(known_hosts);
+        Ok(exit_code(status))
     }
 }
 
@@ -153,51 +167,62 @@ fn host_alias(name: &GuestName) -> String {
     format!("innkeeper-{name}")
 }
 
-/// A `known_hosts` file in memory with one key (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
-///
-/// ssh closes all inherited descriptors, so the path refers to this process.
-struct KnownHosts {
-    file: std::fs::File,
+/// An ssh on the caller's terminal.
+struct Session<'a> {
+    host: &'a str,
+    user: &'a str,
+    arguments: &'a [OsString],
+    /// Path of the file of known hosts.
+    known_hosts: String,
 }
 
-impl KnownHosts {
-    fn new(host: &str, key: &str) -> io::Result<Self> {
-        let file = rustix::fs::memfd_create("innkeeper-known-hosts", MemfdFlags::CLOEXEC)?;
-        let mut file = std::fs::File::from(file);
-        writeln!(file, "{host} {key}")?;
-        Ok(Self { file })
+impl Session<'_> {
+    /// Connects to the guest's address, which is one hop away from the host.
+    fn direct(&self, address: Ipv4Addr) -> Command {
+        self.command([("ConnectTimeout", "10")], &address.to_string())
     }
 
-    fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    /// Connects through `agent connect`, which uses the same gateway and token.
+    fn through_gateway(&self, cx: &Context, guest: &Guest) -> Result<Command, Failure> {
+        let program = std::env::current_exe().map_err(|error| cannot_run(&error))?;
+        let program = program.with_file_name(guest.program());
+        let wait = WAKE_LIMIT.as_secs();
+        let proxy = format!(
+            "exec {} connect {} {PORT} --wait {wait}",
+            for_shell(&program.to_string_lossy()),
+            guest.name()
+        );
+        let options = [("ConnectTimeout", "90"), ("ProxyCommand", &proxy)];
+        let mut command = self.command(options, self.host);
+        cx.client.selection()?.export(&mut command);
+        Ok(command)
     }
-}
 
-/// Runs ssh on the caller's terminal and waits for its end.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "runs as the caller on the caller's terminal, without secrets in its arguments"
-)]
-fn run_ssh(
-    host: &str,
-    user: &str,
-    arguments: &[OsString],
-    address: Ipv4Addr,
-    known_hosts: &KnownHosts,
-) -> io::Result<ExitStatus> {
-    let option = |name: &str, value: &str| ["-o".to_owned(), format!("{name}={value}")];
-    std::process::Command::new("ssh")
-        .args(option("HostKeyAlias", host))
-        .args(option("UserKnownHostsFile", &known_hosts.path()))
-        .args(option("GlobalKnownHostsFile", "/dev/null"))
-        .args(option("StrictHostKeyChecking", "yes"))
-        // The guest is one hop away.
-        .args(option("ConnectTimeout", "10"))
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "runs as the caller on the caller's terminal, without secrets in its arguments"
+    )]
+    fn command<const N: usize>(&self, options: [(&str, &str); N], target: &str) -> Command {
+        let option = |name: &str, value: &str| ["-o".to_owned(), format!("{name}={value}")];
+        let mut command = Command::new("ssh");
+        command
+            .args(option("HostKeyAlias", self.host))
+            .args(option("UserKnownHostsFile", &self.known_hosts))
+            .args(option("GlobalKnownHostsFile", "/dev/null"))
+            .args(option("StrictHostKeyChecking", "yes"));
+        for (name, value) in options {
+            command.args(option(name, value));
+        }
         // As the value of an option, the user cannot be parsed as an option.
-        .args(option("User", user))
-        .arg(address.to_string())
-        .args(arguments)
-        .status()
+        command.args(option("User", self.user));
+        command.arg(target).args(self.arguments);
+        command
+    }
+}
+
+/// Quotes a word for the shell that runs ssh's ProxyCommand, in which `%` begins a token of ssh.
+fn for_shell(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''").replace('%', "%%"))
 }
 
 /// Returns the exit code for the status of ssh; 128 + n for signal n.

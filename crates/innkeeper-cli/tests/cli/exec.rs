@@ -48,7 +48,7 @@ where
     Fake::new(Router::new().route("/v1/guests/web/exec", post(exec)))
 }
 
-async fn receive(from: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+pub(crate) async fn receive(from: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
     let kind = from.read_u8().await.ok()?;
     let length = from.read_u32().await.ok()?;
     let mut body = vec![0; usize::try_from(length).ok()?];
@@ -56,7 +56,7 @@ async fn receive(from: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
     Some((kind, body))
 }
 
-async fn send(to: &mut Connection, kind: u8, body: &[u8]) -> Option<()> {
+pub(crate) async fn send(to: &mut Connection, kind: u8, body: &[u8]) -> Option<()> {
     let mut frame = vec![kind];
     frame.extend(u32::try_from(body.len()).ok()?.to_be_bytes());
     frame.extend(body);

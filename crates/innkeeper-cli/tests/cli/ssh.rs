@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::fake::{Fake, Run, Stream, accept, events, failure_response, respond, run};
 use crate::samples::{HOST_KEY, accepted, finished, guest};
+use crate::tls_front::Front;
 
 /// Responds with one view after the other, then always with the last.
 fn looks(views: impl IntoIterator<Item = GuestView>) -> MethodRouter {
@@ -225,5 +226,31 @@ fn host_key_of_two_lines_is_rejected() {
     assert_eq!(
         (run.failure().code, run.stdout.as_str()),
         (Code::Internal, "")
+    );
+}
+
+#[test]
+fn gateway_is_the_proxy_of_ssh() {
+    let fake = fake(&guest("web", 1));
+    let front = Front::of(&fake, None);
+    let script = r#"env | grep INNKEEPER_URL; for word in "$@"; do case $word in ProxyCommand=*) echo "$word" ;; esac; last=$word; done; echo "$last""#;
+    let directory = fake_ssh(script);
+    let mut command = front.command(
+        None,
+        "agent",
+        &["ssh", "web", "--url", &format!("http://{}/", front.address)],
+    );
+    command.env_remove("INNKEEPER_URL").env(
+        "PATH",
+        format!("{}:/usr/bin:/bin", directory.path().display()),
+    );
+    let run = run(command);
+    let program = env!("CARGO_BIN_EXE_agent");
+    assert_eq!(
+        run.ok(),
+        format!(
+            "INNKEEPER_URL=http://{}/\nProxyCommand=exec '{program}' connect web 22 --wait 60\ninnkeeper-web\n",
+            front.address
+        )
     );
 }

@@ -165,6 +165,16 @@ impl Network for Part {
         ))
     }
 
+    async fn connect(
+        &self,
+        guest: &Guest,
+        _leader: u32,
+        _port: u16,
+    ) -> Result<Option<std::net::TcpStream>, FacilityError> {
+        self.call("network.connect", Some(&guest.name))?;
+        Ok(None)
+    }
+
     async fn rename(&self, from: &GuestName, guest: &Guest) -> Result<(), FacilityError> {
         self.call("network.rename", Some(&guest.name))?;
         let mut world = self.host.world();

@@ -22,6 +22,7 @@ mod ssh;
 
 pub use error::NetworkError;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
 use async_trait::async_trait;
@@ -31,10 +32,11 @@ use innkeeper_model::{Addresses, Guest, GuestName, Ownership, Slot, SlotRange};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteType;
 use rustix::io::Errno;
+use tokio::time::timeout;
 
 use crate::identity::Identity;
 use link::{Link, Owner};
-use namespace::Namespace;
+use namespace::{CONNECT_LIMIT, Namespace};
 use netlink::{Connection, Netlink, Response};
 use requests::{apply, delete, delete_inside, existing, find, links, no_route, vanished};
 use setup::{configure_guest, configure_host, uplink_mtu, wait_for_carrier};
@@ -393,6 +395,32 @@ impl Network for VethNetwork {
     async fn ssh_sessions(&self, _guest: &Guest, leader: u32) -> Result<usize, FacilityError> {
         let open = ssh::sessions(leader);
         Ok(open.map_err(|source| NetworkError::Leader { leader, source })?)
+    }
+
+    async fn connect(
+        &self,
+        guest: &Guest,
+        leader: u32,
+        port: u16,
+    ) -> Result<Option<TcpStream>, FacilityError> {
+        let addresses = [
+            Ipv4Addr::LOCALHOST.into(),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ];
+        let addresses = addresses.map(|address| SocketAddr::new(address, port));
+        let namespace = Namespace::of(leader)?;
+        if let Some(stream) = namespace.connect_tcp(addresses.to_vec()).await? {
+            return Ok(Some(stream));
+        }
+        // From here: inside, its own address needs a loopback interface that is up, as the above.
+        let own = SocketAddr::from((self.addresses(guest.slot)?.guest, port));
+        let stream = timeout(CONNECT_LIMIT, tokio::net::TcpStream::connect(own)).await;
+        let stream = stream.ok().and_then(Result::ok);
+        let stream = stream.and_then(|stream| {
+            stream.set_nodelay(true).ok()?;
+            stream.into_std().ok()
+        });
+        Ok(stream)
     }
 
     async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::fstat;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -13,6 +15,9 @@ use tokio::sync::oneshot;
 
 use super::error::NetworkError;
 use super::netlink::Connection;
+
+/// Limit of an attempt to connect. Only a guest's own firewall lets one take time.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// A guest's network namespace, held open: it stays the checked namespace even if the process that it was found by ends.
 #[derive(Debug)]
@@ -50,31 +55,65 @@ impl Namespace {
         &self,
         runtime: runtime::Handle,
     ) -> Result<Connection, NetworkError> {
+        self.inside(move || Connection::open(&runtime)).await
+    }
+
+    /// Opens a TCP connection inside the namespace, to the first of the addresses that accepts one.
+    pub(super) async fn connect_tcp(
+        &self,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Option<TcpStream>, NetworkError> {
+        self.inside(move || first_open(&addresses)).await
+    }
+
+    /// Runs `work` inside the namespace, on a thread of its own, which it may block.
+    async fn inside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, NetworkError> {
         let leader = self.leader;
         let unreachable = |source| NetworkError::Leader { leader, source };
         let file = Arc::clone(&self.file);
-        let (opened, connection) = oneshot::channel();
+        let (done, result) = oneshot::channel();
         thread::Builder::new()
             .name(format!("netns-{leader}"))
             .spawn(move || {
+                let result = enter(&file).and_then(|()| work());
                 // The receiver is gone when the caller was canceled; the connection is then dropped.
-                opened.send(open_inside(&file, &runtime)).ok();
+                done.send(result).ok();
             })
             .map_err(unreachable)?;
-        let connection = connection
+        let result = result
             .await
             .map_err(|_| unreachable(io::ErrorKind::Other.into()))?;
-        connection.map_err(unreachable)
+        result.map_err(unreachable)
     }
+}
+
+/// Returns a non-blocking connection to the first address that accepts one.
+fn first_open(addresses: &[SocketAddr]) -> io::Result<Option<TcpStream>> {
+    for address in addresses {
+        let Ok(stream) = TcpStream::connect_timeout(address, CONNECT_LIMIT) else {
+            continue;
+        };
+        // Without a server, a socket can connect to itself: the kernel may give it this port.
+        if stream.local_addr()? == *address {
+            continue;
+        }
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        return Ok(Some(stream));
+    }
+    Ok(None)
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "the calling thread was made for this and ends right after it"
 )]
-fn open_inside(namespace: &File, runtime: &runtime::Handle) -> io::Result<Connection> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-    Connection::open(runtime)
+fn enter(namespace: &File) -> io::Result<()> {
+    let network = Some(LinkNameSpaceType::Network);
+    Ok(move_into_link_name_space(namespace.as_fd(), network)?)
 }
 
 /// Two descriptors with the same identity are the same namespace (namespaces(7)).

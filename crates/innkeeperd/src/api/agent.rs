@@ -44,6 +44,7 @@ fn is_a_preview(name: &GuestName, method: &Method, path: &str) -> Failure {
         "/set" => format!("`preview update {name}` builds its branch again."),
         "/logs" => format!("Use `preview logs {name}`."),
         "/exec" => format!("Use `preview exec {name}`."),
+        rest if rest.starts_with("/connect/") => format!("Use `preview port-forward {name}`."),
         _ => "Previews have no snapshots or copies; `agent list` shows the agents.".to_owned(),
     };
     let message = format!("'{name}' is a preview, not an agent");

@@ -54,7 +54,7 @@ async fn begin(
     mut request: Request,
     actor: &str,
 ) -> Result<Response, ApiError> {
-    let upgrade = requested_upgrade(&mut request)?;
+    let upgrade = requested_upgrade(&mut request, frame::PROTOCOL)?;
     let bytes = read_body(request.into_body()).await?;
     let exec: ExecRequest = body(&bytes)?;
     // Before the wake: a guest in use is not paused again by itself.
@@ -75,11 +75,16 @@ async fn begin(
             Err(error) => debug!(%error, "the client disconnected before the command started"),
         }
     });
+    Ok(switching(frame::PROTOCOL))
+}
+
+/// Returns the response that switches the connection to a protocol.
+pub(super) fn switching(protocol: &'static str) -> Response {
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("upgrade")),
-        (header::UPGRADE, HeaderValue::from_static(frame::PROTOCOL)),
+        (header::UPGRADE, HeaderValue::from_static(protocol)),
     ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 /// Runs a command in a guest after waking it; again if a user pauses it in between.
@@ -106,17 +111,21 @@ async fn exec_awake(
     }
 }
 
-fn requested_upgrade(request: &mut Request) -> Result<OnUpgrade, ApiError> {
+/// Returns the upgrade of a request that asks for a protocol.
+pub(super) fn requested_upgrade(
+    request: &mut Request,
+    protocol: &str,
+) -> Result<OnUpgrade, ApiError> {
     let is_requested = request
         .headers()
         .get(header::UPGRADE)
-        .is_some_and(|value| value == frame::PROTOCOL);
+        .is_some_and(|value| value == protocol);
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     match upgrade {
         Some(upgrade) if is_requested => Ok(upgrade),
         _ => Err(ApiError(Failure::new(
             Code::InvalidRequest,
-            format!("this call needs the header Upgrade: {}", frame::PROTOCOL),
+            format!("this call needs the header Upgrade: {protocol}"),
         ))),
     }
 }
@@ -268,7 +277,7 @@ async fn probe(frames: &mpsc::Sender<Frame>) -> Gone {
     }
 }
 
-async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Frame> {
+pub(super) async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Frame> {
     let kind = from.read_u8().await?;
     let length = usize::try_from(from.read_u32().await?).map_err(std::io::Error::other)?;
     if length > frame::MAX_BODY {

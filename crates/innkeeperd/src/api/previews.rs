@@ -1,5 +1,7 @@
 //! Calls about previews.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
@@ -45,10 +47,11 @@ impl FromRequestParts<Context> for OnePreview {
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
         let AllPreviews(previews) = AllPreviews::from_request_parts(parts, context).await?;
-        let Path(slug) = Path::<String>::from_request_parts(parts, context)
+        let Path(parameters) = Path::<HashMap<String, String>>::from_request_parts(parts, context)
             .await
             .map_err(|error| ApiError(Failure::new(Code::InvalidRequest, error.to_string())))?;
-        let slug = parse_existing_slug(&slug).map_err(|error| ApiError(Failure::from(&error)))?;
+        let slug = parameters.get("slug").map_or("", String::as_str);
+        let slug = parse_existing_slug(slug).map_err(|error| ApiError(Failure::from(&error)))?;
         Ok(Self(previews, slug))
     }
 }

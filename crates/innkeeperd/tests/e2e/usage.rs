@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 
 use innkeeper_model::api::{GuestView, Status};
-use innkeeper_model::{GuestState, GuestUsage, Level};
+use innkeeper_model::{Code, Failure, GuestState, GuestUsage, Level};
 
 use crate::support::{Fixture, Sandbox, closure, wait_until};
 
@@ -59,6 +59,59 @@ fn connections_sessions_and_processor_time_are_uses() {
     });
     client.change("web", "stop");
     wait_until("it is not measured any more", || usage().is_none());
+}
+
+#[test]
+fn connections_through_the_api_reach_loopback_wake_the_guest_and_are_sessions() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    client.create("web", &closure);
+    let program = |arguments: &[&str], input: &[u8]| sandbox.program("agent", arguments, input);
+    let serve = |words: &str| {
+        let serve = ["exec", "--detach", "web", "--", "sh", "-c", words];
+        let served = program(&serve, b"");
+        assert!(served.status.success(), "{served:?}");
+    };
+
+    let closed = program(&["connect", "web", "1234", "--json"], b"");
+    let failure: Failure = serde_json::from_slice(&closed.stderr).expect("a failure");
+    assert_eq!(failure.code, Code::PortClosed);
+
+    // The response begins when the caller's data has ended.
+    serve("nc -ll -p 1234 -e wc -c");
+    let counted = program(
+        &["connect", "web", "1234", "--wait", "60"],
+        &[b'x'; 500_000],
+    );
+    assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), "500000");
+
+    serve("ip link set lo up; exec httpd -f -p 127.0.0.1:1236 -h /var/www");
+    let request = b"GET / HTTP/1.0\r\n\r\n";
+    let response = program(&["connect", "web", "1236", "--wait", "60"], request);
+    assert!(response.stdout.starts_with(b"HTTP/1."), "{response:?}");
+
+    let usage = || {
+        let report: Vec<GuestUsage> = client.get("/v1/usage");
+        report.into_iter().next()
+    };
+    serve("nc -ll -p 1235 -e cat");
+    let arguments = ["connect", "web", "1235", "--wait", "60"];
+    let mut open = sandbox.spawn_program("agent", &arguments);
+    wait_until("the session is seen", || {
+        usage().is_some_and(|usage| usage.sessions == 1)
+    });
+    open.kill().expect("killed");
+    open.wait().expect("ended");
+    wait_until("the session is over", || {
+        usage().is_some_and(|usage| usage.sessions == 0)
+    });
+
+    client.change("web", "pause");
+    let counted = program(&["connect", "web", "1234"], b"four");
+    assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), "4");
+    assert_eq!(client.guest("web").guest.level, Level::Awake);
 }
 
 /// The guest has no server: its kernel refuses the connection, and its processes continue nevertheless.

@@ -97,6 +97,26 @@ pub(super) const EXAMPLES: Examples = &[
         ],
     ),
     (
+        "agent port-forward",
+        &[
+            (
+                "agent port-forward web 8080:3000",
+                "Open http://127.0.0.1:8080 for the server on port 3000 of the agent web.",
+            ),
+            (
+                "agent port-forward web 5173 0:5432",
+                "Forward two ports, one of them from any free local port.",
+            ),
+        ],
+    ),
+    (
+        "agent connect",
+        &[(
+            "agent connect web 22 --wait 60",
+            "The connection of ssh, for its option ProxyCommand.",
+        )],
+    ),
+    (
         "agent logs",
         &[(
             "agent logs web --follow",
@@ -326,6 +346,20 @@ pub(super) const EXAMPLES: Examples = &[
         &[(
             "preview approve web-7 --sha 1a2b3c4d5e6f7a8b9c0d1a2b3c4d5e6f7a8b9c0d",
             "Approve one commit of a fork.",
+        )],
+    ),
+    (
+        "preview port-forward",
+        &[(
+            "preview port-forward web-7 5432",
+            "Reach the database server in a preview's guest on the local port 5432.",
+        )],
+    ),
+    (
+        "preview connect",
+        &[(
+            "preview connect web-7 22 --wait 60",
+            "The connection of ssh, for its option ProxyCommand.",
         )],
     ),
     (

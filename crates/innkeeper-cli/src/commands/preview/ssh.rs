@@ -7,6 +7,7 @@ use super::PreviewArgument;
 use crate::commands::ssh::{SshArguments, awake};
 use crate::context::Context;
 use crate::failure::Status;
+use crate::tunnel::Guest;
 
 /// Open an SSH session in a preview's guest
 ///
@@ -33,6 +34,7 @@ impl Ssh {
         let path = self.preview.path("/guest");
         let again = async || Ok(cx.client.get(&path).await?);
         let view = Box::pin(awake(cx, view, wake, again)).await?;
-        self.arguments.open_session(&view)
+        let guest = Guest::preview(self.preview.slug);
+        self.arguments.open_session(cx, &guest, &view)
     }
 }

@@ -3,6 +3,7 @@
 mod approve;
 mod build;
 mod check;
+mod connect;
 mod create;
 mod db;
 mod destroy;
@@ -15,6 +16,7 @@ mod list;
 mod logs;
 mod open;
 mod pause;
+mod port_forward;
 mod set;
 mod sleep;
 mod ssh;
