@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 ROUNDS ?= 1
 .NOTPARALLEL:
 
-.PHONY: help install uninstall install-client uninstall-client deps build programs demo check test test-host test-vm soak bench clean
+.PHONY: help install uninstall install-client uninstall-client dist deps build programs demo check test test-host test-vm soak bench clean
 
 help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,13 @@ install-client: ## Install agent, preview and innkeeper on a laptop (Linux, macO
 
 uninstall-client: ## Remove what install-client installed; contexts stay
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" initial-install/client/install --uninstall
+
+# Each target of STATIC needs its standard library (rustup target add) and a C compiler, in CC_<target> with underscores.
+STATIC ?= x86_64-unknown-linux-musl
+dist: ## Build a .deb of the server and static archives of the client into dist/, with checksums
+	@cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-pages --package innkeeper-dns --package innkeeper-cli
+	@for target in $(STATIC); do cargo build --release --locked --package innkeeper-cli --target "$$target"; done
+	@STATIC="$(foreach target,$(STATIC),$${CARGO_TARGET_DIR:-target}/$(target)/release)" initial-install/dist dist
 
 deps: ## Install missing packages for building and testing (Debian: with apt)
 	@.ci/deps
