@@ -1,9 +1,10 @@
 //! Connections to the kernel's routing subsystem (rtnetlink(7)).
 //!
 //! Requests are sent in batches: one datagram holds several requests, the kernel executes them in order while it receives
-//! the datagram, and responds to each. All connections are driven on one dedicated thread, because the kernel works inside
-//! `sendmsg`: removing an interface waits there for a grace period, and all changes wait for the kernel's one lock. A
-//! thread of the daemon's runtime must not block that long, and more threads would only queue for the same lock.
+//! the datagram, and responds to each. Connections are driven on one dedicated thread, because the kernel works inside
+//! `sendmsg`, and all changes wait for the kernel's one lock. A thread of the daemon's runtime must not block that long, and
+//! more threads would only queue for the same lock. A removal has a thread of its own ([`Apart`]): most of its time, it waits
+//! there for a grace period without that lock.
 
 use std::io;
 use std::sync::Arc;
@@ -129,6 +130,30 @@ impl Netlink {
             .as_ref()
             .map(|state| state.driver.runtime.clone())
             .ok_or_else(broken)
+    }
+}
+
+/// A connection with a thread of its own, for one request that the kernel works on for long: others do not wait for it. The
+/// kernel completes a request that it has begun although this is dropped.
+pub(super) struct Apart {
+    connection: Connection,
+    // After the connection, which it drives.
+    _driver: Driver,
+}
+
+impl Apart {
+    /// Opens a connection to the network namespace of the calling thread.
+    pub(super) fn open() -> io::Result<Self> {
+        let driver = Driver::start()?;
+        Ok(Self {
+            connection: Connection::open(&driver.runtime)?,
+            _driver: driver,
+        })
+    }
+
+    /// Returns the connection.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 }
 

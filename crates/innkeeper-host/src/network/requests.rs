@@ -1,13 +1,19 @@
 //! Requests to the kernel, and their errors.
 
 use std::io;
+use std::pin::pin;
+use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
+use tokio::time::sleep;
 
 use super::error::NetworkError;
 use super::link::{self, GUEST_INTERFACE, Link};
-use super::netlink::{Connection, Netlink, Request, Response};
+use super::netlink::{Apart, Connection, Netlink, Request, Response};
+
+/// The pause between two looks whether a removed interface is still listed.
+const UNLISTED_PAUSE: Duration = Duration::from_millis(1);
 
 /// Sends all requests; fails with the first refused one.
 pub(super) async fn apply<const N: usize>(
@@ -30,17 +36,31 @@ pub(super) async fn apply<const N: usize>(
     Ok(())
 }
 
-/// Removes an interface and checks that it is gone. A missing interface is success: the kernel removes it with the guest's
+/// Removes an interface and returns when it is gone. A missing interface is success: the kernel removes it with the guest's
 /// namespace.
+///
+/// The kernel takes the interface, its addresses and routes off its lists at once, and responds when nothing refers to it any
+/// longer, which takes many times as long. Nothing depends on the rest, so this returns before the response: the name and the
+/// slot are free.
 pub(super) async fn delete(home: &Connection, link: &Link) -> Result<(), NetworkError> {
-    let requests = [link::delete(link.index), link::get_by_index(link.index)];
-    let [deleted, left] = home.batch(requests).await.map_err(NetworkError::Netlink)?;
-    gone(&format!("remove the interface {}", link.name), deleted)?;
-    match existing(left)? {
-        None => Ok(()),
-        Some(left) => Err(NetworkError::Left {
-            interface: left.name,
-        }),
+    let apart = Apart::open().map_err(NetworkError::Netlink)?;
+    let mut deleting = pin!(apart.connection().batch([link::delete(link.index)]));
+    let left = || find(home, link::get_by_index(link.index));
+    loop {
+        tokio::select! {
+            biased;
+            deleted = &mut deleting => {
+                let [deleted] = deleted.map_err(NetworkError::Netlink)?;
+                gone(&format!("remove the interface {}", link.name), deleted)?;
+                return match left().await? {
+                    None => Ok(()),
+                    Some(left) => Err(NetworkError::Left { interface: left.name }),
+                };
+            }
+            () = sleep(UNLISTED_PAUSE) => if left().await?.is_none() {
+                return Ok(());
+            }
+        }
     }
 }
 

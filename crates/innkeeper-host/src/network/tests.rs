@@ -340,6 +340,23 @@ async fn is_complete_detects_missing_parts_on_the_host() {
 }
 
 #[tokio::test]
+async fn a_removed_interface_is_not_listed_and_its_slot_is_free() {
+    if !enter_own_namespace("a_removed_interface_is_not_listed_and_its_slot_is_free") {
+        return;
+    }
+    let (network, web) = (network(), guest("web", 1));
+    let leader = Leader::start().await;
+    for _ in 0..20 {
+        network.ensure(&web, leader.pid).await.expect("ensure");
+        // The kernel may still work on the removal.
+        network.remove(&web.name).await.expect("remove");
+        assert_eq!(interfaces().await, only_lo());
+        assert_eq!(ip(&["route"]).await, serde_json::json!([]));
+    }
+    leader.stop().await;
+}
+
+#[tokio::test]
 async fn remove_is_complete_and_idempotent() {
     if !enter_own_namespace("remove_is_complete_and_idempotent") {
         return;
