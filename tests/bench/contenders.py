@@ -5,6 +5,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -285,6 +286,13 @@ class Ours(Contender):
         boot.address = self.daemon.next_address()
         return boot
 
+    def check_gone(self, boot):
+        """Fails if a guest's tree or a route to its address is left: a peer's time ends when those are gone."""
+        _, _, third, fourth = boot.address.split(".")
+        interface = f"ve-{(int(third) * 256 + int(fourth)) // 2}"
+        if boot.root.exists() or interface in (name for _, name in socket.if_nameindex()):
+            raise boot.broken(f"its tree or {interface} is left")
+
 
 class Cli(Ours):
     letter = "a"
@@ -300,6 +308,7 @@ class Cli(Ours):
     def destroy(self, boot):
         spawn(boot, [self.daemon.agent, "destroy", boot.name], env=self.daemon.environment())
         self.finish(boot)
+        self.check_gone(boot)
 
 
 class Api(Ours):
@@ -316,6 +325,7 @@ class Api(Ours):
     def destroy(self, boot):
         boot.operation = self.daemon.call("DELETE", f"/v1/guests/{boot.name}")["operation"]
         self.finish(boot)
+        self.check_gone(boot)
 
 
 class Pooled(Api):

@@ -26,6 +26,10 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+class Busy(Broken):
+    """An operation of the guest has not ended."""
+
+
 class Daemon:
     """A daemon for the benchmark."""
 
@@ -121,7 +125,8 @@ directories = []
         finally:
             connection.close()
         if answer.status >= 300:
-            raise self.broken(f"{method} {path}: {content}")
+            broken = self.broken(f"{method} {path}: {content}")
+            raise Busy(*broken.args) if content.get("code") == "guest_busy" else broken
         return content
 
     def events(self, operation):

@@ -18,7 +18,13 @@ PROGRAMS = ["systemd-nspawn", "crun", "podman"]
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
-def write(document, text):
+def write(documents, results, text):
+    """Writes all tables into docs/benchmarks.md, and those for operators into docs/rest.md."""
+    replace(documents / "benchmarks.md", text)
+    replace(documents / "rest.md", f"Measured on {datetime.date.today()}.\n\n{rest(results.rest)}\n")
+
+
+def replace(document, text):
     """Replaces the text between the document's two marks."""
     before, _, rest = document.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -30,7 +36,8 @@ def write(document, text):
 def table(results, contenders, missing, rounds, load):
     """Returns all tables."""
     parts = [
-        machine(rounds, load),
+        machine(rounds, load, results.cached_filters),
+        targets(results),
         creates(results, contenders, missing),
         crowds(results, contenders),
         destroys(results, contenders),
@@ -47,25 +54,54 @@ def table(results, contenders, missing, rounds, load):
     return "\n\n".join(parts) + "\n"
 
 
-def machine(rounds, load):
+def machine(rounds, load, cached):
     """Returns the description of the machine and the number of rounds."""
     processor = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             processor = line.partition(":")[2].strip()
+    filters = "compiled once" if cached else "compiles for each guest here"
     versions = [output(program, "--version").split("\n")[0] for program in PROGRAMS if shutil.which(program)]
     gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     disk = output("findmnt", "-n", "-o", "FSTYPE", "-T", "/var/tmp").strip()
     return (
         f"Measured on {datetime.date.today()}: {processor}, {os.cpu_count()} cores, {gigabytes:.0f} GiB, "
         f"{disk}, Linux {platform.release()}, {', '.join(versions)}. "
-        f"{rounds.measured} rounds after {rounds.warm_up} to warm up; the load at the start was {load:.1f}.\n\n"
+        f"{rounds.measured} rounds after {rounds.warm_up} to warm up; the load at the start was {load:.1f}. "
+        f"Innkeeper's guests have system call filters that nspawn {filters}.\n\n"
         "Times are medians in milliseconds, with the 10th and the 90th percentile in brackets."
     )
 
 
 def output(*words):
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def targets(results):
+    """Returns the table of targets, each against a peer of the same run."""
+    found = results.rest.wakes
+    late = quantile(found[("static init", "paused", "the request")], 0.95) - quantile(found[("static init", "awake", "–")], 0.95)
+    first = results.pool_first
+    checked = []
+    for letter in "ab":
+        checked += [
+            (f"{letter}: create, first instruction of PID 1, to c", of(results.first, letter, "c"), 0.6),
+            (f"{letter}: 20 at once, to c", of(results.crowd, letter, "c"), 0.7),
+            (f"{letter}: destroy, to e", of(results.destroy, letter, "e"), 0.6),
+        ]
+    checked += [
+        ("p: create from the door pool, first instruction of PID 1, in ms", statistics.median(first["p"]), 15),
+        ("p: the same to podman (h)", of(first, "p", "h"), 1),
+        ("p: the same to crun (g)", of(first, "p", "g"), 2),
+        ("first byte of a paused guest, p95, later than of an awake one, in ms", late, 5),
+    ]
+    rows = [
+        [what, str(limit), "–", "not measured"]
+        if value is None
+        else [what, str(limit), f"{value:.2f}", "yes" if value <= limit else "**no**"]
+        for what, value, limit in checked
+    ]
+    return markdown(["target", "at most", "measured", "reached"], rows)
 
 
 def creates(results, contenders, missing):
@@ -102,10 +138,10 @@ def crowds(results, contenders):
 def destroys(results, contenders):
     """Returns the table of destroys."""
     rows = [
-        [c.letter, c.title, spread(results.destroy[c.letter]), ratio(results.destroy, c.letter, "d")]
+        [c.letter, c.title, spread(results.destroy[c.letter]), *(ratio(results.destroy, c.letter, base) for base in "de")]
         for c in contenders
     ]
-    return markdown(["", "destroy", "nothing is left", "to d"], rows)
+    return markdown(["", "destroy", "nothing is left", "to d", "to e"], rows)
 
 
 def memory(results):
@@ -195,27 +231,73 @@ def pool(results, contenders):
 
 def rest(found):
     """Returns the tables of guests at rest."""
-    awake = found.wakes[("awake", "–")]
+    return "\n\n".join([wakes(found.wakes), many_guests(found), densities(found.memory)])
+
+
+def wakes(found):
+    """Returns the table of first bytes, each beside the peer that was measured in turns with it."""
+    rows = []
+    for (guest, level, by), times in found.items():
+        # An awake guest is the peer of a paused one, and a start of bare nspawn that of a sleeping one.
+        peer = next(
+            other
+            for (whose, of, _), other in found.items()
+            if whose == guest and of == ("awake" if level in ("awake", "paused") else "started")
+        )
+        quantiles = [[quantile(values, share) for share in (0.5, 0.95, 0.99)] for values in (times, peer)]
+        later = quantiles[0][1] - quantiles[1][1]
+        rows.append(
+            [
+                guest,
+                level,
+                by,
+                *(f"{value:.1f}" for value in quantiles[0]),
+                "–" if times is peer else f"{later:+.1f}",
+                f"{quantiles[0][0] / quantiles[1][0]:.2f}",
+            ]
+        )
+    head = ["guest", "it is", "first byte by HTTP after", "p50", "p95", "p99", "p95 later than its peer", "p50 to its peer"]
+    return markdown(head, rows)
+
+
+def many_guests(found):
+    """Returns the table of many guests, each beside a lower bound."""
+    count, ours, peers = found.reboot
+    sleeping, without, memory, times = found.asleep
+    alone = found.wakes[("static init", "asleep", "`agent wake`")]
+    one, single = statistics.median(times), statistics.median(alone)
     rows = [
-        [level, by, *(f"{percentile(sorted(times), share):.1f}" for share in (0.5, 0.95, 0.99)), against(times, awake)]
-        for (level, by), times in found.wakes.items()
+        [
+            f"{count} guests after a reboot, until the last one answers",
+            f"{ours / 1000:.1f} s",
+            f"as many bare nspawn (d) at once: {peers / 1000:.1f} s",
+            f"{ours / peers:.2f}",
+        ],
+        [
+            f"memory of innkeeperd with {sleeping} sleeping guests",
+            f"{memory / 1024:.1f} MiB",
+            f"without guests: {without / 1024:.1f} MiB",
+            f"{memory / without:.2f}",
+        ],
+        [
+            f"first byte after `agent wake` of one of {sleeping} sleeping guests",
+            f"{spread(times)} ms",
+            f"of the only guest: {single:.1f} ms",
+            f"{one / single:.2f}",
+        ],
     ]
-    head = ["the guest is", "woken by", "first byte, p50", "p95", "p99", "p95 later than awake"]
-    count, milliseconds = found.reboot
-    sleeping, memory, times = found.asleep
-    gibibyte = 2**30
-    many = [
-        [f"{count} guests, after a reboot: the last one answers", f"{milliseconds / 1000:.1f} s"],
-        [f"innkeeperd with {sleeping} sleeping guests", f"{memory / 1024:.1f} MiB resident"],
-        [f"one of {sleeping} sleeping guests answers after `agent wake`", f"{spread(times)} ms"],
-        *([f"guests per GiB, {level}", f"{gibibyte / size:.0f}"] for level, size in found.memory.items() if size),
-    ]
-    return markdown(head, rows) + "\n\n" + markdown(["guests at rest, static init", ""], many)
+    return markdown(["many guests, static init", "", "beside", "ratio"], rows)
 
 
-def against(times, awake):
-    """Returns how much later the 95th percentile is than that of an awake guest."""
-    return f"{percentile(sorted(times), 0.95) - percentile(sorted(awake), 0.95):.1f}"
+def densities(found):
+    """Returns the table of guests for each GiB, by the memory that the kernel charges to a guest's cgroup."""
+    rows = []
+    for (guest, level), size in found.items():
+        if size:
+            bare = found.get((guest, "bare nspawn (d), awake"))
+            ratio_to_bare = f"{bare / size:.2f}" if bare else "–"
+            rows.append([guest, level, f"{size / 2**20:.2f} MiB", f"{2**30 / size:.0f}", ratio_to_bare])
+    return markdown(["guest", "it is", "memory of each", "guests per GiB", "to bare nspawn"], rows)
 
 
 # Delivery servers, by the name that the benchmark prints.
@@ -301,11 +383,22 @@ def percentile(values, share):
     return values[low] + (values[high] - values[low]) * (place - low)
 
 
-def ratio(times, letter, base):
-    """Returns the ratio to the median of the base."""
+def quantile(values, share):
+    """Returns a quantile of the list."""
+    return percentile(sorted(values), share)
+
+
+def of(times, letter, base):
+    """Returns the ratio to the median of the base; None if one of them was not measured."""
     if not times.get(letter) or not times.get(base):
-        return "–"
-    return f"{statistics.median(times[letter]) / statistics.median(times[base]):.2f}"
+        return None
+    return statistics.median(times[letter]) / statistics.median(times[base])
+
+
+def ratio(times, letter, base):
+    """Returns the ratio to the median of the base, as text."""
+    found = of(times, letter, base)
+    return "–" if found is None else f"{found:.2f}"
 
 
 def markdown(head, rows):
