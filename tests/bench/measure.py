@@ -157,6 +157,7 @@ class Bench:
         ending = time.time_ns()
         contender.destroy(boot)
         ended = time.time_ns()
+        contender.check_gone(boot)
         if not keep:
             return
         self.keep(self.results.first, contender, boot.begun, started)
