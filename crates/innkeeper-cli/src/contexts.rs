@@ -99,6 +99,7 @@ impl Contexts {
     fn read(path: &Path) -> Result<Self, Failure> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if is_out_of_reach(path, &error) => return Ok(Self::default()),
             file => file.map_err(|error| cannot("read", path, &error))?,
         };
         check_private(&file, path)?;
@@ -169,6 +170,13 @@ impl Contexts {
             .with_remedy("`innkeeper context list` shows all; `innkeeper context add` adds one.")
         })
     }
+}
+
+/// Whether the file is in a directory that this user may not enter: that of another user, whose `HOME` `setpriv` and `su`
+/// keep. It has no contexts for this user.
+fn is_out_of_reach(path: &Path, error: &io::Error) -> bool {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    is_denied(error) && path.metadata().is_err_and(|error| is_denied(&error))
 }
 
 /// Refuses a file that other users can read or write: it contains tokens, and the addresses that they are sent to.
