@@ -3,6 +3,8 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, recv, send};
@@ -73,8 +75,25 @@ fn message(kind: u16, flags: u16, table: &str, set: &str, address: Ipv4Addr) -> 
     wire::request(kind, flags, wire::INET, 0, &attributes)
 }
 
+/// The number of attempts to change a set that the kernel is changing, and the pause before the next one.
+const ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Carries out messages as one transaction. The last one must request a response.
+///
+/// Packets delete elements of a set as well. While the kernel then rebuilds the table of the set, a moment, it refuses
+/// new elements with `EBUSY`.
 fn commit(messages: &[Vec<u8>]) -> io::Result<()> {
+    for _ in 1..ATTEMPTS {
+        match commit_once(messages) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => sleep(PAUSE),
+            result => return result,
+        }
+    }
+    commit_once(messages)
+}
+
+fn commit_once(messages: &[Vec<u8>]) -> io::Result<()> {
     let begin = wire::request(BEGIN, 0, 0, TABLES, &[]);
     let end = wire::request(END, 0, 0, TABLES, &[]);
     let transaction = [begin, messages.concat(), end].concat();
