@@ -4,6 +4,8 @@ let
   cfg = config.services.innkeeper.zram;
 in
 {
+  imports = [ ./manager/options.nix ];
+
   options.services.innkeeper.zram = {
     enable = lib.mkEnableOption ''
       zram, a swap device in memory that compresses: the memory of paused guests goes there when the host's memory runs short.
