@@ -7,6 +7,7 @@ WORK = "/srv/work"
 # The store of another computer, from which the agent is rebuilt.
 LAPTOP = "/srv/laptop"
 PROFILE = "/nix/var/nix/profiles/system"
+REBUILT = "nixosConfigurations.web.config.system.build.toplevel"
 NIX = "nix --extra-experimental-features 'nix-command flakes' --option substituters ''"
 
 # Systems that run the units of the guest's closure. As in NixOS, a system has an init and a program that switches to it.
@@ -40,6 +41,7 @@ FLAKE = r"""
         next = make "next" "exec ${closure}/init";
         broken = make "broken" "echo no system here; exit 1";
       };
+      nixosConfigurations.web.config.system.build.toplevel = make "rebuilt" "exec ${closure}/init";
     };
 }
 """
@@ -80,6 +82,14 @@ def ssh(command: str) -> str:
     return machine.succeed(f"ssh {SSH_OPTIONS} root@{address} {shlex.quote(command)}").strip()
 
 
+def nixos_rebuild(*words: str) -> None:
+    """Runs nixos-rebuild for the guest. It does not look for a newer version of itself in the flake."""
+    command = shlex.join(["nixos-rebuild", *words, "--fast", "--target-host", f"root@{address}"])
+    # Its systems have no version.
+    force = "NIXOS_REBUILD_I_UNDERSTAND_THE_CONSEQUENCES_PLEASE_BREAK_MY_SYSTEM=1"
+    machine.succeed(f"{force} NIX_SSHOPTS='{SSH_OPTIONS}' {command} --option substituters ''")
+
+
 boot()
 with subtest("a guest with Nix, and a system for it in the store of another computer"):
     stage_nix(WORK)
@@ -107,6 +117,21 @@ with subtest("the steps of nixos-rebuild switch --target-host"):
     require_equal(inside("web", "readlink /run/current-system"), system, "the system after the switch")
     require_own("web", system, "pending")
     require("own system" in machine.succeed("agent show web").lower(), "the own system in `agent show`")
+
+with subtest("nixos-rebuild itself, if this host has it"):
+    if machine.execute("command -v nixos-rebuild")[0] == 0:
+        rebuilt = machine.succeed(f"{NIX} build --no-link --print-out-paths path:{WORK}#{REBUILT}").strip()
+        nixos_rebuild("switch", "--flake", f"path:{WORK}#web")
+        require_equal(inside("web", "readlink /run/current-system"), rebuilt, "the system after nixos-rebuild")
+        require_own("web", rebuilt, "pending")
+        # The host's store has it no longer when the agent boots.
+        machine.succeed(f"nix-store --delete {rebuilt}")
+        restart("web")
+        require_booted("web", rebuilt)
+        require_own("web", rebuilt, "booted")
+        nixos_rebuild("switch", "--rollback")
+        require_equal(inside("web", "readlink /run/current-system"), system, "the system after the rollback")
+        require_own("web", system, "pending")
 
 with subtest("the next start boots it"):
     restart("web")
