@@ -55,6 +55,7 @@ pub struct Global {
     ///
     /// The token for it is that of INNKEEPER_TOKEN, or in the file that INNKEEPER_TOKEN_FILE names. `innkeeper context --help`
     /// explains which daemon a command uses.
+    #[allow(rustdoc::bare_urls, reason = "clap prints the text as it is")]
     #[arg(
         long,
         global = true,
