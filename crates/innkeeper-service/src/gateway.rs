@@ -16,7 +16,7 @@ const MAX_SOCKET: usize = 107;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gateway {
-    /// Whether other machines may use the API. If not, the daemon neither listens for the gateway nor publishes tokens.
+    /// Whether other machines may use the API. The section is only checked so far: no program acts on it yet.
     pub enabled: bool,
     /// The host name of the API; empty means `api.<domain>`, with the domain of previews.
     pub host: String,
