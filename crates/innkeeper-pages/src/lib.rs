@@ -30,7 +30,6 @@
 //! | `events` | live changes of a page |
 //! | `visitors` | limits of live logs |
 //! | `assets` | files that pages refer to |
-//! | `server` | connections and their limits |
 
 mod assets;
 mod bots;
@@ -41,7 +40,6 @@ mod hold;
 mod page;
 mod respond;
 mod run;
-mod server;
 mod status;
 mod text;
 mod visitors;

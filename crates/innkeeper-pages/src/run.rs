@@ -1,18 +1,32 @@
 //! Start and shutdown.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
+use innkeeper_service::server::{self, Limits};
 use innkeeper_service::systemd;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::config::Loaded;
 use crate::error::PagesError;
 use crate::respond::{self, Context};
-use crate::server;
 
 /// Grace period for requests in flight at shutdown. Live logs end at once: browsers connect again.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The maximum length of a request's head, in bytes: visitors send what they like, and Caddy adds to it.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Timeout for a request's head, counted from the end of the previous request. Caddy keeps idle connections for two
+/// minutes: it must not find one closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Timeout for a visitor who follows a log and reads none of it.
+const STALL_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -34,7 +48,13 @@ pub fn run(loaded: &Loaded) -> Result<(), PagesError> {
 
 async fn serve(loaded: &Loaded) -> Result<(), PagesError> {
     let pages = &loaded.config.pages;
-    let listener = server::listen(&pages.socket)?;
+    let listener = listen(&pages.socket)?;
+    let limits = Limits {
+        connections: pages.max_connections,
+        head: HEAD_TIMEOUT,
+        head_length: MAX_HEAD,
+        stall: STALL_TIMEOUT,
+    };
     let context = Context::new(&loaded.config);
     let closing = context.closing();
     let mut terminate = handle(SignalKind::terminate())?;
@@ -53,8 +73,19 @@ async fn serve(loaded: &Loaded) -> Result<(), PagesError> {
         closing.send_replace(true);
     };
     let app = respond::router(context);
-    server::serve(listener, app, pages.max_connections, stopping, GRACE).await;
+    if !server::serve(listener, app, limits, stopping, GRACE).await {
+        warn!("canceled requests in flight");
+    }
     Ok(())
+}
+
+fn listen(path: &Path) -> Result<UnixListener, PagesError> {
+    // Caddy's user differs from installation to installation, and the pages are public.
+    let everybody = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o666));
+    server::unix(path, everybody).map_err(|source| PagesError::Listen {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn handle(kind: SignalKind) -> Result<Signal, PagesError> {

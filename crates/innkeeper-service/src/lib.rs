@@ -12,6 +12,7 @@
 //! | `gateway` | the section `[gateway]`, which `innkeeperd` and `innkeeper-gateway` read |
 //! | [`systemd`] | notifications to systemd |
 //! | `quota` | the number of connections that one peer may hold |
+//! | [`server`] | the HTTP server: connections and their limits; a feature of the crate |
 //! | `print` | output on the terminal, and the report of a failed start |
 
 mod config;
@@ -23,6 +24,8 @@ mod log;
 mod pages;
 mod print;
 mod quota;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod systemd;
 mod webhook;
 

@@ -16,7 +16,6 @@
 //! | [`allowlist`] | secrets and repositories, reloaded on SIGHUP |
 //! | `receive` | from a request to its response |
 //! | `intake` | handing deliveries to innkeeperd: in batches, with retries while it restarts |
-//! | `server` | connections and their limits |
 //!
 //! It has no state: 202 means that innkeeperd has written the delivery to disk.
 
@@ -29,7 +28,6 @@ mod peers;
 mod receive;
 mod response;
 mod run;
-mod server;
 
 pub use error::WebhookError;
 pub use run::run;

@@ -8,23 +8,16 @@ use innkeeper_service::PeerQuota;
 /// The header in which a proxy reports its peer.
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 
-/// The address at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
-
-impl Peer {
-    /// Returns the client behind a request. For a loopback address that is the last entry of `X-Forwarded-For`, which
-    /// the proxy on this host added; earlier entries come from the client and are ignored. `None` for a program on this
-    /// host, which has no limit.
-    pub(crate) fn client(self, headers: &HeaderMap) -> Option<IpAddr> {
-        let peer = self.0.to_canonical();
-        if !peer.is_loopback() {
-            return Some(peer);
-        }
-        let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
-        let last = last.to_str().ok()?.rsplit(',').next()?.trim();
-        last.parse().ok()
+/// Returns the client behind a request of a peer. For a loopback address that is the last entry of `X-Forwarded-For`, which
+/// the proxy on this host added; earlier entries come from the client and are ignored. `None` for a program on this host,
+/// which has no limit.
+pub(crate) fn client(peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+    if let Some(peer) = peer.filter(|peer| !peer.is_loopback()) {
+        return Some(peer);
     }
+    let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
+    let last = last.to_str().ok()?.rsplit(',').next()?.trim();
+    last.parse().ok()
 }
 
 /// Returns a quota that allows each peer half of `slots`.
@@ -50,16 +43,11 @@ mod tests {
     #[test]
     fn the_forwarded_client_counts_only_from_a_local_proxy() {
         let mut headers = HeaderMap::new();
-        assert_eq!(Peer(ip("127.0.0.1")).client(&headers), None);
+        let of = |peer: &str, headers: &HeaderMap| client(Some(ip(peer)), headers);
+        assert_eq!(of("127.0.0.1", &headers), None);
         let forged = "198.51.100.1, 192.0.2.7".parse().expect("a header");
         headers.insert(FORWARDED_FOR, forged);
-        assert_eq!(
-            Peer(ip("127.0.0.1")).client(&headers),
-            Some(ip("192.0.2.7"))
-        );
-        assert_eq!(
-            Peer(ip("192.0.2.9")).client(&headers),
-            Some(ip("192.0.2.9"))
-        );
+        assert_eq!(of("127.0.0.1", &headers), Some(ip("192.0.2.7")));
+        assert_eq!(of("192.0.2.9", &headers), Some(ip("192.0.2.9")));
     }
 }

@@ -20,6 +20,7 @@ use innkeeper_model::chain;
 use innkeeper_model::preview::intake::{IntakeAnswer, IntakeEvent, IntakeRequest};
 use innkeeper_model::preview::{PingEvent, PrAction, RepoName};
 use innkeeper_service::PeerQuota;
+use innkeeper_service::server::Link;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -29,7 +30,7 @@ use tracing::{debug, error, warn};
 use crate::allowlist::Allowlist;
 use crate::intake::Intake;
 use crate::log_throttle::LogThrottle;
-use crate::peers::{Peer, sharing};
+use crate::peers::{self, sharing};
 use crate::response::WebhookResponse;
 
 /// The maximum length of an accepted body, in bytes (contract).
@@ -104,7 +105,7 @@ async fn health(State(context): State<Context>) -> Json<Value> {
 
 async fn github(
     State(context): State<Context>,
-    Extension(peer): Extension<Peer>,
+    Extension(link): Extension<Link>,
     headers: HeaderMap,
     body: Body,
 ) -> WebhookResponse {
@@ -115,10 +116,8 @@ async fn github(
         context.log_bad_signature();
         return WebhookResponse::InvalidSignature;
     }
-    let slot = match peer
-        .client(&headers)
-        .map(|client| context.bodies.acquire(client))
-    {
+    let client = peers::client(link.peer, &headers);
+    let slot = match client.map(|client| context.bodies.acquire(client)) {
         Some(None) => return WebhookResponse::TooMany,
         slot => slot,
     };

@@ -1,10 +1,13 @@
 //! Start, reload and shutdown.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::chain;
+use innkeeper_service::server::{self, Limits};
 use innkeeper_service::systemd;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -14,10 +17,12 @@ use crate::config::Loaded;
 use crate::error::WebhookError;
 use crate::intake::Intake;
 use crate::receive::{self, Context};
-use crate::server::{self, ServerLimits};
 
 /// Grace period for requests in flight at shutdown: GitHub waits as long for a response.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// The maximum length of a request's head, in bytes. Those of GitHub and of proxies have about 1,000.
+const MAX_HEAD: usize = 16 * 1024;
 
 /// Runs until SIGTERM or SIGINT. SIGHUP reloads secrets and repositories.
 ///
@@ -40,12 +45,14 @@ pub fn run(loaded: &Loaded) -> Result<(), WebhookError> {
 async fn serve(loaded: &Loaded) -> Result<(), WebhookError> {
     let config = &loaded.config;
     let (allowlist, current) = watch::channel(Arc::new(Allowlist::load(config)?));
-    let listener = server::listen(config.listen())?;
+    let listener = listen(config.listen())?;
     let address = listener.local_addr().ok();
     let timeout = Duration::from_secs(config.webhook.timeout_seconds);
-    let limits = ServerLimits {
+    let limits = Limits {
         connections: config.webhook.max_connections,
         head: timeout,
+        head_length: MAX_HEAD,
+        stall: timeout,
     };
     let intake = Intake::start(config.intake());
     let app = receive::router(Context::new(current, intake, timeout, limits.connections));
@@ -71,8 +78,17 @@ async fn serve(loaded: &Loaded) -> Result<(), WebhookError> {
         systemd::stopping();
         info!("stopping");
     };
-    server::serve(listener, app, limits, stopping, GRACE).await;
+    if !server::serve(listener, app, limits, stopping, GRACE).await {
+        warn!("canceled requests in flight; GitHub can deliver them again");
+    }
     Ok(())
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, WebhookError> {
+    server::tcp(address).map_err(|source| WebhookError::Listen {
+        address: address.to_string(),
+        source,
+    })
 }
 
 /// Reloads secrets and repositories. On an error, the previous ones stay in force: a typo must not shut GitHub out.
