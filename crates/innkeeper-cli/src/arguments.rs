@@ -3,11 +3,12 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use innkeeper_model::access::MAX_TOKEN_LIFETIME;
 use innkeeper_model::preview::{InvalidSlug, parse_existing_slug};
 use innkeeper_model::{
     Code, Explain, GuestName, IdlePolicy, Installable, InvalidInstallable, MAX_KEEPALIVE,
 };
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// A flake output. Relative paths are made absolute, since the daemon has another working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +83,18 @@ pub(crate) fn keepalive_time(text: &str) -> Result<u64, String> {
     match seconds <= MAX_KEEPALIVE.as_secs() {
         true => Ok(seconds),
         false => Err("a keepalive lasts at most 24h".to_owned()),
+    }
+}
+
+/// Parses the lifetime of a token, in seconds.
+pub(crate) fn token_lifetime(text: &str) -> Result<u64, String> {
+    let span: Option<Span> = text.parse().ok();
+    let time = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    let seconds = time.and_then(|time| u64::try_from(time.as_secs()).ok());
+    let seconds = seconds.ok_or("write a time such as 12h, 30d or 8w")?;
+    match (1..=MAX_TOKEN_LIFETIME).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err("a token expires after one second at least and ten years at most".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
+use innkeeper_model::access::InvalidTokenName;
 use innkeeper_model::preview::{InvalidSlug, InvalidText};
 use innkeeper_model::{
     Code, Failure, Guest, GuestKind, InvalidInstallable, InvalidLabel, InvalidLimit, InvalidName,
@@ -134,6 +135,11 @@ pub(crate) fn from_parse_error(error: &clap::Error) -> Option<Failure> {
         Some(
             Failure::new(Code::InvalidRequest, error.to_string())
                 .with_remedy("`innkeeper context list` shows the names."),
+        )
+    } else if let Some(error) = source.downcast_ref::<InvalidTokenName>() {
+        Some(
+            Failure::new(Code::InvalidRequest, error.to_string())
+                .with_remedy("`innkeeper token list` shows the names."),
         )
     } else if let Some(error) = source.downcast_ref::<InvalidDeliveryId>() {
         Some(

@@ -13,7 +13,7 @@ use crate::commands::{
     Apply, Backup, Build, Completions, Config, Connect, ContextCommands, Create, Deliveries,
     Destroy, Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool,
     PortForward, Prefetch, Restore, RestoreBackup, Set, Show, Sleep, Slots, Snapshot, Snapshots,
-    Ssh, Start, Stop, SwitchPreview, Top, Undelete, Wake,
+    Ssh, Start, Stop, SwitchPreview, TokenCommands, Top, Undelete, Wake,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -172,6 +172,7 @@ enum InnkeeperCommand {
     #[command(name = "restore")]
     RestoreBackup(RestoreBackup),
     Config(Config),
+    Token(TokenCommands),
     Context(ContextCommands),
     Completions(Completions),
     Man(Man),
@@ -329,6 +330,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Backup(command) => command.run(cx).await,
             InnkeeperCommand::RestoreBackup(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,
+            InnkeeperCommand::Token(command) => command.run(cx).await,
             InnkeeperCommand::Context(command) => command.run(cx, self.global.url.as_deref()),
             InnkeeperCommand::Completions(command) => command.run(cx, commands()),
             InnkeeperCommand::Man(command) => command.run(cx, commands()),
@@ -413,8 +415,8 @@ fn report_outcome(outcome: Status, output: &Output) -> u8 {
 }
 
 /// Commands that delete or overwrite data, or interrupt a service.
-const DESTRUCTIVE: [&str; 7] = [
-    "destroy", "restore", "stop", "pause", "sleep", "reset", "gc",
+const DESTRUCTIVE: [&str; 8] = [
+    "destroy", "restore", "stop", "pause", "sleep", "reset", "gc", "revoke",
 ];
 
 /// Removes destructive commands from clap's suggestions for an unknown command, which users may run without a second look.

@@ -172,6 +172,7 @@ impl Inner {
             ssh_host_key: None,
             fault: None,
             idle_policy: None,
+            owner: None,
             wake_failure: None,
             file_work: None,
             retain: None,

@@ -9,6 +9,7 @@
 //! | [`ACTOR_HEADER`] | an [`Actor`]: `token:7`, `file:ci` |
 //! | [`SOURCE_HEADER`] | the client's IP address |
 
+mod record;
 mod token;
 
 use std::fmt;
@@ -16,6 +17,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use record::{
+    AuditEntry, CreateToken, CreatedToken, DEFAULT_AUDIT_ENTRIES, MAX_AUDIT_ENTRIES,
+    MAX_TOKEN_LIFETIME, TokenRecord, TokenState,
+};
 pub use token::{
     InvalidToken, InvalidTokenName, PublishedToken, TokenId, TokenName, TokenText, TokensFile,
 };
@@ -125,7 +130,7 @@ impl FromStr for Actor {
 /// The response to `GET /v1/ready`: 200, or 503 while a part of the host does not work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadyReport {
-    /// Whether all parts work.
+    /// True if all parts work.
     pub ready: bool,
     /// The parts that do not work: `database`, `firewall`, `caddy`, `nix`, `disk`.
     pub failing: Vec<String>,

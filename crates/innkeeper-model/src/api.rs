@@ -63,6 +63,9 @@
 //! | `POST /v1/preview-checks` | [`CheckConfig`](crate::preview::check::CheckConfig) | [`CheckedConfig`](crate::preview::check::CheckedConfig) |
 //! | `GET /v1/operations/{id}` | | [`crate::Operation`] |
 //! | `GET /v1/events?operation=ID&guest=NAME&after=SEQ&follow=BOOL` | | [`crate::Event`]s, server-sent events |
+//! | `GET /v1/tokens` | from root | list of [`TokenRecord`](crate::access::TokenRecord), also revoked ones |
+//! | `POST /v1/tokens` | [`CreateToken`](crate::access::CreateToken), from root | [`CreatedToken`](crate::access::CreatedToken) |
+//! | `DELETE /v1/tokens/{name}` | from root | [`TokenRecord`](crate::access::TokenRecord) |
 //! | `GET /v1/deliveries?pull_request=OWNER/NAME%23N&limit=N` | | list of [`crate::preview::api::DeliveryView`], the newest first |
 //! | `GET /v1/deliveries/{id}` | | [`crate::preview::api::DeliveryDetails`] |
 //! | `POST /v1/deliveries/{id}/replay` | | 202, [`crate::preview::api::DeliveryView`] |

@@ -61,6 +61,8 @@ codes! {
     DeliveryNotFound => NotFound, "delivery_not_found";
     /// The guest has no snapshot with this label.
     SnapshotNotFound => NotFound, "snapshot_not_found";
+    /// No valid token has this name.
+    TokenNotFound => NotFound, "token_not_found";
     /// No retained files have this name or number.
     RetainedNotFound => NotFound, "retained_not_found";
     /// The repository does not exist, or Innkeeper may not read it.
@@ -87,6 +89,8 @@ codes! {
     PortClosed => Conflict, "port_closed";
     /// The request needs a stopped guest, and the guest runs.
     GuestRunning => Conflict, "guest_running";
+    /// A token with this name exists.
+    TokenExists => Conflict, "token_exists";
     /// The guest has a snapshot with this label.
     SnapshotExists => Conflict, "snapshot_exists";
     /// An interface that the guest needs exists and is not managed by Innkeeper.

@@ -149,6 +149,9 @@ pub struct Guest {
     /// The use of its idle time; `None` for that of its kind in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_policy: Option<IdlePolicy>,
+    /// The actor that created an agent: `uid:1000`, `token:7`. `None` for previews, and for agents of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Time of the request.
     pub created_at: Timestamp,
 }
@@ -339,6 +342,7 @@ mod tests {
             own_system: None,
             declared: false,
             idle_policy: None,
+            owner: None,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

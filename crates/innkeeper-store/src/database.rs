@@ -79,6 +79,8 @@ pub(crate) struct Database {
     pub(crate) events: PruneCounter,
     /// Deliveries since the last pruning.
     pub(crate) deliveries: PruneCounter,
+    /// Entries of the audit log since the last pruning.
+    pub(crate) audit: PruneCounter,
 }
 
 impl Database {
@@ -107,6 +109,7 @@ impl Database {
             clock,
             events: PruneCounter::new(256),
             deliveries: PruneCounter::new(1_024),
+            audit: PruneCounter::new(256),
         })
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use innkeeper_model::access::TokenName;
 use innkeeper_model::{
     Code, DesiredState, Explain, FileWork, GuestKind, GuestName, OperationId, RetainedId,
     SlotRange, SnapshotLabel, Verb,
@@ -90,6 +91,18 @@ pub enum StoreError {
         name: GuestName,
         /// The name of the destroyed agent.
         former: GuestName,
+    },
+    /// A token that is not revoked has the name.
+    #[error("a token named '{name}' already exists")]
+    TokenExists {
+        /// The name.
+        name: TokenName,
+    },
+    /// No token that is not revoked has this name.
+    #[error("no token is named '{name}'")]
+    TokenNotFound {
+        /// The name.
+        name: TokenName,
     },
     /// The guest already has a snapshot with this label.
     #[error("guest '{guest}' already has a snapshot '{label}'")]
@@ -351,6 +364,8 @@ impl Explain for StoreError {
             | Self::FilesBusy { .. }
             | Self::NameHeld { .. } => Code::GuestBusy,
             Self::GuestStopped { .. } | Self::GuestAsleep { .. } => Code::GuestNotRunning,
+            Self::TokenExists { .. } => Code::TokenExists,
+            Self::TokenNotFound { .. } => Code::TokenNotFound,
             Self::SnapshotExists { .. } => Code::SnapshotExists,
             Self::SnapshotNotFound { .. } => Code::SnapshotNotFound,
             Self::NameOfPreview { .. } => Code::GuestExists,
@@ -406,6 +421,10 @@ impl Explain for StoreError {
             Self::FilesBusy { guest, .. } => format!(
                 "innkeeperd retries it; `innkeeper events --guest {guest}` shows the cause."
             ),
+            Self::TokenExists { name } => format!(
+                "Choose another name, or revoke that token first: `innkeeper token revoke {name}`."
+            ),
+            Self::TokenNotFound { .. } => "`innkeeper token list` shows the tokens.".to_owned(),
             Self::SnapshotExists { guest, label } => format!(
                 "Choose another label, or delete that snapshot first: `agent snapshot {guest} --delete {label}`."
             ),

@@ -27,9 +27,10 @@
 //! | `checks` | open: yes; closed: soon |
 //! | `seats` | yes, except that a guest left its seat |
 //! | `backup`, `snapshots`, `retained`, `slots`, `repositories`, `identity` | yes |
+//! | `tokens` | yes, except the last use |
 //! | `operations` | begin: yes; end: soon, unless it made a guest run |
 //! | `deliveries` | accepted: yes; result: soon |
-//! | `events`, `closures`, `evaluations`, `pings`, `running_time` | soon |
+//! | `audit`, `events`, `closures`, `evaluations`, `pings`, `running_time` | soon |
 //!
 //! "Yes" is `synchronous=FULL`: the write-ahead log has reached the disk. "Soon" is `synchronous=NORMAL`: the change
 //! survives a crash of the daemon, and may be lost with the machine's power until the next intent is recorded. Only facts
@@ -60,6 +61,7 @@ pub use inspection::{Inspection, inspect, supported_schema};
 pub use preview::{
     Approval, CommandChange, NewPreview, Presence, Preview, PreviewFact, PreviewRequest,
 };
+pub use sql::audit::{AuditFilter, NewAuditEntry};
 pub use sql::checks::OpenCheck;
 pub use sql::evaluations::Evaluation;
 pub use sql::events::EventFilter;
@@ -67,6 +69,8 @@ pub use sql::guests::NewGuest;
 pub use sql::identity::Identity;
 pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
+pub use sql::tokens::{NewToken, StoredToken};
 pub use store::{
-    AdditionalConfig, MovedGuest, NameHold, RepoIdentity, RequestedChange, Restore, Store,
+    AdditionalConfig, AuditLimits, MovedGuest, NameHold, RepoIdentity, RequestedChange, Restore,
+    Store,
 };

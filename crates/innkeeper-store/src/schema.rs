@@ -129,6 +129,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "idle policies and keepalives",
         sql: include_str!("schema/26.sql"),
     },
+    Migration {
+        name: "tokens, the audit log, owners of agents",
+        sql: include_str!("schema/27.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -3,6 +3,7 @@
 //! A file here runs statements on its own table, and reads others only in joins. Rules that span tables belong to
 //! [`crate::store`].
 
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod checks;
 pub(crate) mod closures;
@@ -22,6 +23,7 @@ pub(crate) mod rollout;
 pub(crate) mod seats;
 pub(crate) mod slots;
 pub(crate) mod snapshots;
+pub(crate) mod tokens;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction};
 

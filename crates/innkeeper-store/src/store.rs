@@ -1,6 +1,7 @@
 //! [`Store`]: the handle, its methods by subject, and the rules that span tables.
 
 mod additional;
+mod audit;
 mod backup;
 mod changes;
 mod checks;
@@ -22,6 +23,7 @@ mod slots;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -36,6 +38,7 @@ use crate::error::{QueryError, StoreError};
 use crate::sql;
 
 pub use additional::AdditionalConfig;
+pub use audit::AuditLimits;
 pub use backup::{MovedGuest, NameHold, Restore};
 pub use changes::RequestedChange;
 pub use repositories::RepoIdentity;

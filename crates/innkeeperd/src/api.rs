@@ -13,6 +13,7 @@ mod response;
 mod rest;
 mod retained;
 mod snapshots;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use innkeeper_preview::Previews;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Tokens;
 use crate::api_error::ApiError;
 use crate::backup::Backups;
 use crate::intake::Notifier;
@@ -44,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) prefetches: Prefetches,
     /// Backups of guests.
     pub(crate) backups: Backups,
+    /// The tokens of other machines.
+    pub(crate) tokens: Tokens,
     /// Notified when a delivery is replayed.
     pub(crate) notifier: Notifier,
     /// The response to `innkeeper config`.
@@ -120,6 +124,8 @@ pub(crate) fn router(context: Context) -> Router {
                 .post(previews::check)
                 .layer(DefaultBodyLimit::max(CheckConfig::MAX_BYTES)),
         )
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{token}", delete(tokens::revoke))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/replay", post(deliveries::replay))

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::access::{Publisher, Tokens};
 use crate::api::{self, Context, Peer};
 use crate::backup::{self, Backups};
 use crate::claims::{self, Claim};
@@ -110,11 +111,14 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     };
     let prefetches = Prefetches::new(engine.clone(), previews.clone());
     prefetches.resume().await;
+    let publisher = Publisher::new(&config.runtime_dir, &config.gateway.group);
+    let tokens = Tokens::open(engine.store().clone(), publisher, config.gateway.enabled).await?;
     let context = Context {
         engine: engine.clone(),
         previews: previews.clone(),
         prefetches,
         backups: Backups::new(engine.clone(), previews.clone(), config.state_dir.clone()),
+        tokens,
         notifier,
         config: Arc::new(loaded.report),
         started_at,

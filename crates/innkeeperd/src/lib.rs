@@ -1,5 +1,6 @@
 //! The daemon: configuration, API server, intake of deliveries, wiring, shutdown.
 
+mod access;
 mod api;
 mod api_error;
 mod backup;

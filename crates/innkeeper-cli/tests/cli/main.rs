@@ -48,6 +48,7 @@ mod status;
 mod stop;
 mod switch_preview;
 mod tls_front;
+mod token;
 mod top;
 mod undelete;
 mod wake;

@@ -56,6 +56,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
             own_system: None,
             declared: false,
             idle_policy: None,
+            owner: None,
             created_at: time("10:00:00.25"),
         },
         state: GuestState::Running,

@@ -152,6 +152,7 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         own_system: None,
         declared: false,
         idle_policy: None,
+        owner: None,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

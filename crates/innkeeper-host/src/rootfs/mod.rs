@@ -218,6 +218,7 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
         own_system: None,
         declared: false,
         idle_policy: None,
+        owner: None,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

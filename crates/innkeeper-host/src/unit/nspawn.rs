@@ -335,6 +335,7 @@ mod tests {
             own_system: None,
             declared: false,
             idle_policy: None,
+            owner: None,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

@@ -90,6 +90,8 @@ pub(crate) fn insert_guest(
         ("retain", "NULL".to_owned()),
         ("fault", "?2".to_owned()),
         ("wake_failure", "NULL".to_owned()),
+        // Users and tokens of this host may have the numbers of others.
+        ("owner", "NULL".to_owned()),
         // In this host's running time, it would end at another time.
         ("awake_until_running", "NULL".to_owned()),
         // No memory is restored.

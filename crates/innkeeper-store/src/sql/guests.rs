@@ -57,17 +57,18 @@ pub(crate) fn keepalives(
     })
 }
 
-/// Inserts a guest that should run.
+/// Inserts a guest that should run. `owner` is the actor that creates an agent.
 pub(crate) fn insert(
     transaction: &Transaction<'_>,
     new: NewGuest,
     slot: Slot,
     file_work: Option<&FileWork>,
+    owner: Option<&str>,
 ) -> Result<Guest, QueryError> {
     sql::one(
         transaction,
-        "INSERT INTO guests (name, kind, slot, slots, want, source, closure, limits, file_work, declared, idle_policy, created_at)
-         VALUES (:name, :kind, :slot, :slots, :want, :source, :closure, :limits, :file_work, :declared, :idle_policy, :created_at)
+        "INSERT INTO guests (name, kind, slot, slots, want, source, closure, limits, file_work, declared, idle_policy, owner, created_at)
+         VALUES (:name, :kind, :slot, :slots, :want, :source, :closure, :limits, :file_work, :declared, :idle_policy, :owner, :created_at)
          RETURNING *",
         named_params! {
             ":name": Text(new.name),
@@ -81,6 +82,7 @@ pub(crate) fn insert(
             ":file_work": file_work.map(Json),
             ":declared": new.declared,
             ":idle_policy": new.idle_policy.map(Text),
+            ":owner": owner,
             ":created_at": Time::now(),
         },
         read,
@@ -149,6 +151,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         own_system: own_system.and_then(|json| serde_json::from_str(&json).ok()),
         declared: row.get("declared")?,
         idle_policy: row.opt_text("idle_policy")?,
+        owner: row.get("owner")?,
         created_at: row.time("created_at")?,
     })
 }

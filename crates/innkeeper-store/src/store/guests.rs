@@ -350,7 +350,8 @@ pub(super) fn begin(
     actor: &str,
 ) -> Result<(Guest, Operation), QueryError> {
     refuse_seat(transaction, &new.name)?;
-    let guest = guests::insert(transaction, new, slot, file_work)?;
+    let owner = (new.kind == GuestKind::Agent).then_some(actor);
+    let guest = guests::insert(transaction, new, slot, file_work, owner)?;
     let operation = operations::begin(transaction, Some(&guest.name), verb, actor)?;
     Ok((guest, operation))
 }

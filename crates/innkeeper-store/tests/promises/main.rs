@@ -6,6 +6,7 @@
     reason = "clippy recognizes tests by their attribute, but not their helpers"
 )]
 
+mod access;
 mod additional;
 mod backup;
 mod caches;

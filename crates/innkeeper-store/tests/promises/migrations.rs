@@ -1,13 +1,16 @@
 //! Files of older versions are migrated with all their data. Each released version has a dump here, made with
 //! `sqlite3 innkeeper.db .dump`, which is never changed.
 
+use innkeeper_model::access::Role;
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
 use innkeeper_model::{
     ChangeOutcome, ChangePhase, Code, DesiredState, FileWork, IdlePolicy, Level, Limits,
     OperationId, OperationState, OwnSystemState, RetainedId, Slot,
 };
-use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
+use innkeeper_store::{
+    AuditFilter, DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store,
+};
 use rusqlite::Connection;
 
 use crate::support::{SUBNET, closure, database, name, open};
@@ -37,9 +40,10 @@ const VERSION_23: &str = include_str!("dumps/version-23.sql");
 const VERSION_24: &str = include_str!("dumps/version-24.sql");
 const VERSION_25: &str = include_str!("dumps/version-25.sql");
 const VERSION_26: &str = include_str!("dumps/version-26.sql");
+const VERSION_27: &str = include_str!("dumps/version-27.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 26;
+const NEWEST: i64 = 27;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -524,6 +528,32 @@ async fn version_26_is_migrated_with_its_data() {
     assert_eq!(policy(&store, "web").await, Some(IdlePolicy::Pause));
     let kept = store.keepalives().await.expect("reads");
     assert_eq!(kept.len(), 1);
+}
+
+#[tokio::test]
+async fn version_27_is_migrated_with_its_data() {
+    let owner = async |store: &Store| {
+        let guest = store.guest(&name("web")).await.expect("reads");
+        guest.expect("there").owner
+    };
+    let (_directory, store) = restore(VERSION_26);
+    assert_eq!(owner(&store).await, None);
+    assert_eq!(store.tokens().await.expect("reads"), []);
+    let (_directory, store) = restore(VERSION_27);
+    assert_eq!(owner(&store).await.as_deref(), Some("token:2"));
+    let tokens = store.tokens().await.expect("reads");
+    let revoked: Vec<_> = (tokens.iter())
+        .map(|token| (token.record.role, token.record.revoked_at.is_some()))
+        .collect();
+    assert_eq!(revoked, [(Role::Viewer, false), (Role::Admin, true)]);
+    let filter = AuditFilter {
+        limit: 10,
+        ..AuditFilter::default()
+    };
+    let results: Vec<_> = (store.audit(filter).await.expect("reads").into_iter())
+        .map(|entry| (entry.seq, entry.result))
+        .collect();
+    assert_eq!(results, [(4, Some("ok".to_owned())), (5, None)]);
 }
 
 #[test]

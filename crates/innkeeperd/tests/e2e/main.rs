@@ -10,6 +10,7 @@
     reason = "a test prints to the terminal and fails with a panic"
 )]
 
+mod access;
 mod cli;
 mod concurrency;
 mod crash;

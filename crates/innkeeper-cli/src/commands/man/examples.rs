@@ -499,6 +499,33 @@ pub(super) const EXAMPLES: Examples = &[
         &[("innkeeper config", "Show every setting and its origin.")],
     ),
     (
+        "innkeeper token create",
+        &[
+            (
+                "innkeeper token create alice --expires 30d",
+                "Create a token for a developer, and print it once.",
+            ),
+            (
+                "innkeeper token create ci --repo octo/web --quiet",
+                "Create a token for the previews of one repository, and print nothing else, for scripts.",
+            ),
+        ],
+    ),
+    (
+        "innkeeper token list",
+        &[(
+            "innkeeper token list",
+            "Show all valid tokens, with their last use.",
+        )],
+    ),
+    (
+        "innkeeper token revoke",
+        &[(
+            "innkeeper token revoke alice",
+            "Revoke a token. It is refused from then on.",
+        )],
+    ),
+    (
         "innkeeper context add",
         &[
             (

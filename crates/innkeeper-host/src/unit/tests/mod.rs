@@ -188,6 +188,7 @@ impl Host {
             own_system: None,
             declared: false,
             idle_policy: None,
+            owner: None,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

@@ -1,0 +1,240 @@
+//! Creation and revocation of tokens.
+
+use std::sync::Arc;
+
+use innkeeper_host::FileError;
+use innkeeper_model::access::{
+    CreateToken, CreatedToken, MAX_TOKEN_LIFETIME, TokenId, TokenName, TokenRecord, TokenText,
+};
+use innkeeper_model::{Code, Failure};
+use innkeeper_store::{NewToken, Store, StoredToken};
+use jiff::{SignedDuration, Timestamp};
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use super::Publisher;
+use crate::api_error::ApiError;
+use crate::error::DaemonError;
+
+/// The tokens of other machines.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    store: Store,
+    publisher: Publisher,
+    is_enabled: bool,
+    /// Held from a change until it is published, so that an older state never replaces a newer one.
+    changing: Arc<Mutex<()>>,
+}
+
+impl Tokens {
+    /// Publishes the recorded tokens for the gateway, if it `is_enabled`, and withdraws them otherwise.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or the file cannot be written.
+    pub(crate) async fn open(
+        store: Store,
+        publisher: Publisher,
+        is_enabled: bool,
+    ) -> Result<Self, DaemonError> {
+        let tokens = Self {
+            store,
+            publisher,
+            is_enabled,
+            changing: Arc::default(),
+        };
+        let recorded = tokens.store.tokens().await?;
+        tokens.publish(&recorded)?;
+        Ok(tokens)
+    }
+
+    /// Returns all tokens, also revoked ones.
+    pub(crate) async fn list(&self) -> Result<Vec<TokenRecord>, ApiError> {
+        let tokens = self.store.tokens().await?;
+        Ok(tokens.into_iter().map(|token| token.record).collect())
+    }
+
+    /// Creates a token. It is recorded and published when this returns.
+    pub(crate) async fn create(
+        &self,
+        request: CreateToken,
+        actor: &str,
+    ) -> Result<CreatedToken, ApiError> {
+        let expires_at = request.expires_seconds.map(expiry).transpose()?;
+        let mut secret = [0; 32];
+        // The kernel blocks until its generator is initialized, and never returns fewer than 256 bytes (getrandom(2)).
+        getrandom(&mut secret, GetRandomFlags::empty()).map_err(|error| {
+            ApiError(Failure::new(
+                Code::Internal,
+                format!("cannot create a random secret: {error}"),
+            ))
+        })?;
+        let new = NewToken {
+            name: request.name,
+            role: request.role,
+            repo: request.repo,
+            created_by: actor.to_owned(),
+            expires_at,
+        };
+        let _changing = self.changing.lock().await;
+        let digest = move |id| TokenText::new(id, &secret).digest();
+        let StoredToken { record, .. } = self.store.create_token(new, digest).await?;
+        if let Err(failure) = self.republish().await {
+            self.discard(record.id, &record.name).await;
+            return Err(failure);
+        }
+        let token = TokenText::new(record.id, &secret)
+            .text()
+            .expose()
+            .to_owned();
+        Ok(CreatedToken {
+            record,
+            token,
+            gateway_enabled: self.is_enabled,
+        })
+    }
+
+    /// Revokes a token. The gateway and the daemon refuse it when this returns.
+    pub(crate) async fn revoke(&self, name: &TokenName) -> Result<TokenRecord, ApiError> {
+        let _changing = self.changing.lock().await;
+        let revoked = self.store.revoke_token(name).await?;
+        self.republish().await?;
+        Ok(revoked.record)
+    }
+
+    /// Revokes a token that could not be published: its text is not shown to anybody.
+    async fn discard(&self, id: TokenId, name: &TokenName) {
+        if let Err(error) = self.store.revoke_token(name).await {
+            warn!(%id, %error, "a token that was not shown stays in the list");
+        }
+    }
+
+    async fn republish(&self) -> Result<(), ApiError> {
+        let tokens = self.store.tokens().await?;
+        self.publish(&tokens).map_err(|error| {
+            let message = format!(
+                "cannot write the tokens for innkeeper-gateway: {}",
+                innkeeper_model::chain(&error)
+            );
+            let remedy = "Correct that, then restart innkeeperd: it writes them again.";
+            ApiError(Failure::new(Code::Internal, message).with_remedy(remedy))
+        })
+    }
+
+    fn publish(&self, tokens: &[StoredToken]) -> Result<(), FileError> {
+        match self.is_enabled {
+            true => self.publisher.publish(tokens),
+            false => self.publisher.withdraw(),
+        }
+    }
+}
+
+/// Returns the end of a lifetime that begins now.
+fn expiry(seconds: u64) -> Result<Timestamp, ApiError> {
+    let valid = i64::try_from(seconds)
+        .ok()
+        .filter(|_| (1..=MAX_TOKEN_LIFETIME).contains(&seconds));
+    let end = valid.and_then(|seconds| {
+        Timestamp::now()
+            .checked_add(SignedDuration::from_secs(seconds))
+            .ok()
+    });
+    end.ok_or_else(|| {
+        ApiError(Failure::new(
+            Code::InvalidRequest,
+            "a token expires after one second at least and ten years at most",
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use innkeeper_model::access::{Role, TOKENS_FILE, TokensFile};
+
+    use super::*;
+
+    async fn open(directory: &std::path::Path, is_enabled: bool) -> Tokens {
+        let range = "10.100.0.0/16".parse().expect("a subnet");
+        let store = Store::open(&directory.join("innkeeper.db"), range).expect("opens");
+        let publisher = Publisher::new(directory, "no-such-group-of-tests");
+        Tokens::open(store, publisher, is_enabled)
+            .await
+            .expect("opens")
+    }
+
+    fn request(name: &str) -> CreateToken {
+        CreateToken {
+            name: TokenName::parse(name).expect("a name"),
+            role: Role::Viewer,
+            repo: None,
+            expires_seconds: Some(60),
+        }
+    }
+
+    fn published(directory: &std::path::Path) -> TokensFile {
+        let text = std::fs::read(directory.join(TOKENS_FILE)).expect("the file");
+        serde_json::from_slice(&text).expect("parses")
+    }
+
+    #[tokio::test]
+    async fn shown_token_is_published_until_it_is_revoked() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tokens = open(directory.path(), true).await;
+        assert_eq!(published(directory.path()).tokens, []);
+        let Ok(created) = tokens.create(request("ci"), "uid:0").await else {
+            panic!("no token");
+        };
+        let text = TokenText::parse(&created.token).expect("a token");
+        let file = published(directory.path());
+        let digest: String = (text.digest().iter())
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            (file.tokens[0].id, &file.tokens[0].sha256),
+            (text.id(), &digest)
+        );
+        assert!(created.gateway_enabled);
+        tokens.revoke(&created.record.name).await.expect("revokes");
+        assert_eq!(published(directory.path()).tokens, []);
+        let listed = tokens.list().await.expect("lists");
+        assert!(listed.len() == 1 && listed[0].revoked_at.is_some());
+    }
+
+    #[tokio::test]
+    async fn token_that_cannot_be_published_is_not_shown() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tokens = open(directory.path(), true).await;
+        let path = directory.path().join(TOKENS_FILE);
+        std::fs::remove_file(&path).expect("removes");
+        // A directory with contents, in place of the file.
+        std::fs::create_dir_all(path.join("x")).expect("a directory");
+        let created = tokens.create(request("ci"), "uid:0").await;
+        assert!(created.is_err());
+        std::fs::remove_dir(path.join("x")).expect("removes");
+        std::fs::remove_dir(&path).expect("removes");
+        // Its name is free, and the daemon has forgotten the secret.
+        assert!(tokens.create(request("ci"), "uid:0").await.is_ok());
+        assert_eq!(published(directory.path()).tokens.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_file_is_left_for_a_gateway_that_is_off() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tokens = open(directory.path(), true).await;
+        tokens.store.clone().close().await.expect("closes");
+        let tokens = open(directory.path(), false).await;
+        let Ok(created) = tokens.create(request("ci"), "uid:0").await else {
+            panic!("no token");
+        };
+        assert!(!created.gateway_enabled);
+        assert!(!directory.path().join(TOKENS_FILE).exists());
+    }
+
+    #[test]
+    fn lifetimes_are_bounded() {
+        assert!(expiry(1).is_ok() && expiry(MAX_TOKEN_LIFETIME).is_ok());
+        for seconds in [0, MAX_TOKEN_LIFETIME + 1, u64::MAX] {
+            assert!(expiry(seconds).is_err(), "{seconds}");
+        }
+    }
+}
