@@ -138,13 +138,22 @@ def leader(name: str) -> int:
     return int(machine.succeed(f"machinectl show --value --property=Leader {name}"))
 
 
+def has_systemd(name: str) -> bool:
+    """Reports whether process 1 of a guest that machined knows is systemd."""
+    first = f"/proc/$(machinectl show --value --property=Leader {name})/comm"
+    return machine.execute(f"cat {first}")[1].strip() == "systemd"
+
+
 def doctor() -> None:
-    """Fails if doctor reports a broken check or gc finds an orphan."""
+    """Fails if doctor reports a broken check, gc finds an orphan, or a running agent with systemd is degraded."""
     report = json.loads(machine.succeed("innkeeper doctor --json"))
     broken = [check for check in report["checks"] if check["verdict"] == "broken"]
     require_equal(broken, [], "broken checks of doctor")
     orphans = json.loads(machine.succeed("innkeeper gc --dry-run --json"))["orphans"]
     require_equal(orphans, [], "orphans")
+    for name, view in guests().items():
+        if view["state"] == "running" and has_systemd(name):
+            require_healthy(name)
 
 
 def traces() -> set[str]:

@@ -70,6 +70,7 @@ with subtest("asleep: no processes, and all else is kept"):
         require_equal(guest(name)["guest_address"], web["guest_address"] if name == "web" else address, "the address")
         machine.wait_for_open_port(80, guest(name)["guest_address"])
         require_equal(page(guest(name)["guest_address"]), f"{name} was here\n", f"the page of {name}")
+    doctor()
 
 with subtest("stopped and destroyed while they are paused"):
     machine.succeed("agent pause web", "agent stop web", "agent pause full")

@@ -60,6 +60,7 @@ for kind in (PLAIN, SYSTEMD):
         first = leader("web")
         machine.succeed(f"kill -KILL {first}")
         wait_for_restart("web", address, first)
+        doctor()
 
     machine.succeed("agent destroy web")
     require_no_leaks(before)

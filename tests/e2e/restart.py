@@ -90,5 +90,7 @@ with subtest("the watchdog kills a hanging daemon, and a new one takes over"):
 with subtest("the daemon still manages earlier guests"):
     machine.succeed("agent exec full -- true")
     machine.succeed("systemctl stop talk.service")
-    machine.succeed("agent stop full", "agent start full", "agent destroy web full")
+    machine.succeed("agent stop full", "agent start full")
+    require_healthy("full")
+    machine.succeed("agent destroy web full")
     doctor()

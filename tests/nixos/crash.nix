@@ -3,6 +3,8 @@
 {
   nodes.inn = host;
   testScript = prelude + ''
+    import json
+
     inn.wait_for_unit("innkeeper.service")
     create(inn, "witness")
     show = "systemctl show --property InvocationID --value innkeeper-guest-witness.service"
@@ -16,6 +18,8 @@
             inn.wait_for_unit("innkeeper.service")
         inn.wait_until_succeeds("innkeeper status --json | jq --exit-status '.operations == []'")
         inn.succeed("innkeeper doctor")
+        for guest in json.loads(inn.succeed("agent list --json")):
+            require_healthy(inn, guest["name"])
 
     with subtest("no two guests have the same slot, and no interface belongs to nobody"):
         inn.succeed("agent list --json | jq --exit-status '[.[].slot] | length == (unique | length)'")

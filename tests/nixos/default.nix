@@ -54,13 +54,24 @@ let
     };
   };
 
-  # The head of each test script.
-  prelude = ''
+  # A function of test scripts: a guest with systemd has no failed unit.
+  health = ''
+    def require_healthy(machine, name, command="agent"):
+        state = machine.execute(f"{command} exec {name} -- systemctl is-system-running --wait")[1].strip()
+        failed = machine.execute(f"{command} exec {name} -- systemctl --failed --no-legend --plain")[1].strip()
+        assert (state, failed) == ("running", ""), f"{name} is {state}; failed units: {failed}"
+
+
+  '';
+
+  # The head of test scripts with the host's guest.
+  prelude = health + ''
     CLOSURE = "${closure}"
 
 
     def create(machine, name):
         machine.succeed(f"agent create {name} --closure {CLOSURE} --wait --wait-port 80")
+        require_healthy(machine, name)
 
 
     def address(machine, name):
@@ -83,6 +94,7 @@ let
       inherit
         self
         host
+        health
         prelude
         pkgs
         closure
@@ -94,7 +106,7 @@ let
   );
   # Variants of the guest with Debian's systemd cannot be built here.
   suits =
-    name: !(lib.hasInfix "\nNeeds: debian-guests." (builtins.readFile (../e2e + "/${name}.py")));
+    name: !(lib.hasInfix "\nNeeds: debian-guests" (builtins.readFile (../e2e + "/${name}.py")));
   shared = lib.listToAttrs (
     map (name: lib.nameValuePair "e2e-${name}" (e2e (../e2e + "/${name}.py"))) (
       # `containers` copies Debian's podman into its guest.

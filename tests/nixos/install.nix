@@ -69,6 +69,7 @@ in
         inn.start()
         inn.wait_for_unit("innkeeper.service")
         inn.wait_until_succeeds(f"curl --fail http://{address(inn, 'one')}:80/")
+        require_healthy(inn, "one")
         inn.succeed("innkeeper doctor")
   '';
 }

@@ -2,6 +2,7 @@
 # and an address that is not private, so that guests reach it as they reach the real one.
 {
   host,
+  health,
   pkgs,
   nixpkgs,
   fakeGithub,
@@ -135,7 +136,7 @@ in
     };
   };
 
-  testScript = ''
+  testScript = health + ''
     import json
     from typing import Any
 
@@ -190,6 +191,7 @@ in
         pull("opened")
         inn.wait_until_succeeds("preview list --json | jq --exit-status '.[0].state == \"live\"'", timeout=600)
         assert "One" in page()
+        require_healthy(inn, "web-7", "preview")
         inn.succeed("sudo -u postgres psql --no-align --tuples-only preview_web_7 --command 'select count(*) from visits'")
 
     with subtest("GitHub is told"):
@@ -201,6 +203,7 @@ in
         inn.wait_until_succeeds(
             "curl --fail --silent --resolve web-7.${domain}:443:${innAddress} https://web-7.${domain}/ | grep Two", timeout=600
         )
+        require_healthy(inn, "web-7", "preview")
 
     with subtest("an unsigned delivery is rejected"):
         post = "curl --silent --output /dev/null --write-out '%{http_code}' --data '{}' https://webhook.${domain}/webhook/github"
