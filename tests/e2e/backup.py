@@ -4,8 +4,10 @@ Needs: previews.
 """
 
 SET = "/var/lib/innkeeper-backup"
-OFFSITE = "/srv/offsite"
 STATE = "/var/lib/innkeeper"
+# The options of NixOS' own modules that matter for a set: modules/backup.nix.
+RESTIC = "env RESTIC_PASSWORD=of-a-test restic --no-cache --repo /srv/restic"
+BORG = "env BORG_REPO=/srv/borg BORG_BASE_DIR=/srv/borg-home BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes borg"
 
 
 def back_up(options: str = "") -> list[str]:
@@ -27,6 +29,22 @@ def as_agent(name: str, command: str) -> str:
 def refused(command: str) -> str:
     """Returns the error of a command that must fail."""
     return machine.fail(f"{command} 2>&1")
+
+
+def store_with_restic() -> dict[str, Any]:
+    """Stores the set with restic, and returns its summary."""
+    machine.succeed(f"test -e /srv/restic || {RESTIC} init", f"echo {SET}/set > /run/paths")
+    lines = machine.succeed(f"{RESTIC} backup --json --ignore-inode --files-from /run/paths", timeout=120).splitlines()
+    summary: dict[str, Any] = json.loads(lines[-1])
+    return summary
+
+
+def require_files_of_web() -> None:
+    """Fails unless the files of the agent have their contents, modes, owners and links."""
+    require_equal(as_agent("web", "cat /home/notes /home/same"), "kept\nkept\n", "the file of web and its hard link")
+    attributes = as_agent("web", "stat -c '%a %u %h' /home/notes; stat -c '%u %g' /home/other; readlink /home/link; test -p /home/fifo")
+    require_equal(attributes, "4751 0 2\n1000 100\n/etc/shadow\n", "modes, owners, links")
+    require_equal(page(guest("web")["guest_address"]), "here\n", "the page of web")
 
 
 def lose_host() -> None:
@@ -138,11 +156,18 @@ with subtest("a directory that is no set is not replaced"):
     require("/srv/data/set is no backup set" in refused("innkeeper backup --to /srv/data"), "refused")
     machine.succeed("test -e /srv/data/set/notes")
 
+with subtest("restic stores the set, and of the next one only what is new"):
+    store_with_restic()
+    back_up("--with-closures --quiet")
+    summary = store_with_restic()
+    new = summary["files_new"] + summary["files_changed"]
+    require(new < summary["files_unmodified"], f"most files of a set are as in the former one: {summary}")
+    machine.succeed(f"{RESTIC} forget --prune --keep-last 1", f"{RESTIC} check")
+
 with subtest("the host is lost"):
-    machine.succeed(f"mkdir {OFFSITE} && cp --archive {SET}/set {OFFSITE}")
     lose_host()
     machine.succeed(f"nix-store --delete {closure}")
-    machine.succeed(f"cp --archive {OFFSITE}/set {SET}")
+    machine.succeed(f"{RESTIC} restore latest --target /", timeout=120)
 
 with subtest("a set that is damaged, incomplete or has links is refused, and nothing is restored"):
     home = f"{SET}/set/guests/web/rootfs/home"
@@ -174,10 +199,7 @@ with subtest("one agent is restored by its name"):
 with subtest("everything is restored"):
     machine.succeed(f"innkeeper restore --from {SET}", timeout=120)
     wait_for_state("web", "running")
-    require_equal(as_agent("web", "cat /home/notes /home/same"), "kept\nkept\n", "the file of web and its hard link")
-    attributes = as_agent("web", "stat -c '%a %u %h' /home/notes; stat -c '%u %g' /home/other; readlink /home/link; test -p /home/fifo")
-    require_equal(attributes, "4751 0 2\n1000 100\n/etc/shadow\n", "modes, owners, links")
-    require_equal(page(guest("web")["guest_address"]), "here\n", "the page of web")
+    require_files_of_web()
     require_equal(guest_of("web")["ssh_host_key"], key, "the host key of web")
     require_equal(guest("stopped")["state"], "stopped", "the state of stopped")
     found = {name: (guest_of(name)["slot"], guest_of(name)["guest_address"]) for name in addresses}
@@ -194,18 +216,19 @@ with subtest("the preview has its page and its rows, and follows GitHub again"):
     wait_until_idle()
     doctor()
 
-with subtest("everything else is restored although a database cannot be loaded"):
+with subtest("everything else is restored although a database cannot be loaded, from borg"):
     query_as_app("web-7", "create function odd(int) returns bool language sql as 'select true'")
     query_as_app("web-7", "create table poisoned (number int check (odd(number)))")
     query_as_app("web-7", "insert into poisoned values (1)")
     query_as_app("web-7", "create or replace function odd(int) returns bool language sql as 'select false'")
     back_up("--quiet")
-    machine.succeed(f"rm -r {OFFSITE}/set && cp --archive {SET}/set {OFFSITE}")
+    machine.succeed(f"{BORG} init --encryption=none", f"{BORG} create ::set {SET}/set", timeout=120)
     lose_host()
-    machine.succeed(f"cp --archive {OFFSITE}/set {SET}")
+    machine.succeed(f"cd / && {BORG} extract ::set", timeout=120)
     printed = machine.succeed(f"innkeeper restore --from {SET} 2>&1", timeout=120)
     require("web-7 is not restored, because its database cannot be loaded" in printed, f"the output names it: {printed}")
     wait_for_state("web", "running")
+    require_files_of_web()
     pushed = commit("change", app("Again @commit@, prepared @count@ times."))
     deliver_event(7, "change", "synchronize")
     wait_for_preview("web-7", "live", pushed)

@@ -14,15 +14,15 @@ from typing import Any
 PLAIN, SYSTEMD = "agent", "systemd"
 
 
-# Nix and bash as the guest's part of Debian: the host's packages, with the libraries that they are linked to.
+# Nix, direnv and bash as the guest's part of Debian: the host's packages, with the libraries that they are linked to.
 STAGE_NIX = r"""
 to=/opt/innkeeper/guests/debian/nix
-for program in /usr/bin/nix /usr/bin/bash-static; do
+for program in /usr/bin/nix /usr/bin/direnv /usr/bin/bash-static; do
     install -D -m 555 $program $to$program
 done
 cp -a /usr/bin/nix-* $to/usr/bin/
 ln -s bash-static $to/usr/bin/bash
-ldd /usr/bin/nix | awk '$2 == "=>" { print $3 } $1 ~ "^/" { print $1 }' | while read -r library; do
+{ ldd /usr/bin/nix; ldd /usr/bin/direnv || true; } | awk '$2 == "=>" { print $3 } $1 ~ "^/" { print $1 }' | while read -r library; do
     directory=$(realpath "$(dirname "$library")")
     install -D -m 555 "$library" "$to$directory/${library##*/}"
 done

@@ -1,6 +1,6 @@
 """Agents build with a Nix of their own over the host's store, and never write to it.
 
-Needs: nix-overlay.
+Needs: debian-guests, nix-overlay.
 """
 
 WORK = "/srv/work"
@@ -117,8 +117,17 @@ with subtest("the guest builds, for root and for a user"):
         took, text = timed("web", "nix develop -c bash -c 'echo $GREETING'")
         require_equal(text, "a development shell", "nix develop")
         machine.log(f"nix develop, {attempt} time: {took:.2f} s")
-    environment = json.loads(inside("web", "nix print-dev-env --json", "agent"))
-    require_equal(environment["variables"]["GREETING"]["value"], "a development shell", "the environment that direnv loads")
+
+with subtest("direnv loads the development shell, for root and for a user"):
+    for user in ("root", "agent"):
+        project = f"cp -r /srv/flake /tmp/{user}/project; cd /tmp/{user}/project; echo use flake > .envrc"
+        blocked = machine.execute(f"agent exec --user {user} web -- sh -c {shlex.quote(f'export HOME=/tmp/{user}; {project}; direnv exec . true 2>&1')}")
+        require(blocked[0] != 0 and "is blocked" in blocked[1], f"direnv before it is allowed: {blocked}")
+        for attempt in ("first", "second"):
+            script = f"cd /tmp/{user}/project; direnv allow; direnv exec . sh -c 'echo $GREETING'"
+            require_equal(inside("web", script, user), "a development shell", f"the variable, as {user}")
+    took, _ = timed("web", "cd /tmp/root/project; direnv exec . true")
+    machine.log(f"direnv exec with use flake: {took:.2f} s")
 
 with subtest("the guest cannot write to the host's store or reach its daemon"):
     for command in (

@@ -1,6 +1,6 @@
 """An agent boots the system that `nixos-rebuild` or its own Nix gave it, and the host's closure if that does not come up.
 
-Needs: debian-guests.
+Needs: debian-guests, nix-overlay.
 """
 
 WORK = "/srv/work"
@@ -108,6 +108,23 @@ with subtest("a guest with Nix, and a system for it in the store of another comp
         "cp /etc/ssh/authorized_keys.d/root /etc/ssh/authorized_keys.d/agent' < /root/key.pub"
     )
     SSH_OPTIONS = "-i /root/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+
+with subtest("groups, directories and variables of commands, by exec and by SSH"):
+    # /etc/profile is as on Debian and NixOS.
+    inside(
+        "web",
+        "echo docker:x:131:other,agent >> /etc/group; mkdir -p /etc/profile.d; "
+        "echo 'for file in /etc/profile.d/*.sh; do . $file; done' > /etc/profile; "
+        "echo export TOKEN=of-a-test > /etc/profile.d/claude-token.sh",
+    )
+    script = "id -G; pwd; echo token $TOKEN"
+    for description, command, expected in (
+        ("exec", f"agent exec --user agent web -- sh -c {shlex.quote(script)}", "1000 131\n/\ntoken\n"),
+        ("exec with a login shell", f"agent exec --user agent web -- sh -lc {shlex.quote(script)}", "1000 131\n/\ntoken of-a-test\n"),
+        ("SSH", f"echo {shlex.quote(script)} | agent ssh web -- -T -i /root/key", "1000 131\n/home/agent\ntoken of-a-test\n"),
+        ("SSH with a command", f"agent ssh web -- -i /root/key {shlex.quote(script)}", "1000 131\n/home/agent\ntoken\n"),
+    ):
+        require_equal(machine.succeed(command), expected, f"groups, directory and token by {description}")
 
 with subtest("the steps of nixos-rebuild switch --target-host"):
     # As a user who is trusted by the guest's Nix; paths built elsewhere have no signature.

@@ -97,8 +97,10 @@ in
     environment.systemPackages = [
       pkgs.iproute2
       pkgs.nftables
+      pkgs.borgbackup
       pkgs.perl # Answers questions for names.
       pkgs.procps
+      pkgs.restic
       # Under this name alone: its programs would be in the way of others.
       (pkgs.writeShellScriptBin "busybox" ''exec ${pkgs.busybox}/bin/busybox "$@"'')
     ];
