@@ -189,6 +189,8 @@ codes! {
     Forbidden => Denied, "forbidden";
     /// Too many requests from an address had no valid token. HTTP status 429, unlike others of this kind.
     TooManyFailures => Exhausted, "too_many_failures";
+    /// Too many requests of an address are in progress. HTTP status 429, unlike others of this kind.
+    TooManyRequests => Exhausted, "too_many_requests";
     /// An internal error of Innkeeper.
     Internal => Internal, "internal";
 }
@@ -220,7 +222,7 @@ impl Code {
         match self {
             Self::MemoryLow => Kind::Unavailable.http_status(),
             Self::Unauthorized => 401,
-            Self::TooManyFailures => 429,
+            Self::TooManyFailures | Self::TooManyRequests => 429,
             code => code.kind().http_status(),
         }
     }

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use innkeeper_model::GuestName;
 use innkeeper_model::preview::PreviewState;
+use innkeeper_service::server::client_address;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -24,7 +25,7 @@ use crate::bots::is_bot;
 use crate::config::Config;
 use crate::hold::{App, Held, Holds};
 use crate::status::{Latest, Statuses};
-use crate::visitors::{Visitors, visitor};
+use crate::visitors::Visitors;
 use crate::wake::{self, Wakes};
 use crate::{events, page, text};
 
@@ -129,7 +130,7 @@ async fn respond(State(context): State<Context>, request: Request) -> Response {
 async fn respond_for(context: &Context, app: &App, request: &Parts) -> Response {
     let slug = &app.slug;
     let headers = &request.headers;
-    let visitor = visitor(headers, &context.proxies);
+    let visitor = client_address(headers, &context.proxies);
     match path(request).strip_prefix(RESERVED) {
         Some("events") => {
             let Some(slot) = context.visitors.stream_slot(visitor) else {

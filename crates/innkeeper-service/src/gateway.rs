@@ -16,25 +16,29 @@ const MAX_SOCKET: usize = 107;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gateway {
-    /// Whether other machines may use the API. The section is only checked so far: no program acts on it yet.
+    /// Whether other machines may use the API.
     pub enabled: bool,
     /// The host name of the API; empty means `api.<domain>`, with the domain of previews.
     pub host: String,
     /// The socket on which Caddy passes requests on. `innkeeper-gateway` listens there, unless systemd passes a socket.
     pub socket: PathBuf,
+    /// The group that may connect to `socket` besides the program's own user: Caddy's. Used where systemd passes no socket.
+    pub socket_group: String,
     /// The group that `innkeeper-gateway` runs as, and the only one besides root that may pass requests on to innkeeperd.
     /// If the group does not exist, only root may.
     pub group: String,
     /// An environment file with tokens that another program manages: `INNKEEPER_API_TOKENS=<name>:<secret>,...`. Empty
-    /// means none.
+    /// means that of the variable `SANDBOXD_ENV_FILE`, if it is set.
     pub tokens_file: String,
     /// The role of all tokens of `tokens_file`.
     pub tokens_file_role: Role,
     /// The maximum number of concurrent connections. Further ones wait.
     pub max_connections: usize,
-    /// Timeout for a request's head, and again for its body, in seconds.
+    /// Timeout for a request's head, and for each part of its body, in seconds. A client that reads none of its response is
+    /// disconnected after thirty times as long.
     pub timeout_seconds: u64,
-    /// The address of the gateway's metrics, which Caddy does not proxy; empty means none.
+    /// The address of the gateway's metrics on the loopback interface, which Caddy does not proxy; empty means none. Used
+    /// where systemd passes no second socket.
     pub metrics_listen: String,
 }
 
@@ -44,6 +48,7 @@ impl Default for Gateway {
             enabled: false,
             host: String::new(),
             socket: "/run/innkeeper-gateway/http.sock".into(),
+            socket_group: "caddy".to_owned(),
             group: "innkeeper-gateway".to_owned(),
             tokens_file: String::new(),
             tokens_file_role: Role::Developer,
@@ -101,8 +106,12 @@ impl Gateway {
             );
         }
         let listen = &self.metrics_listen;
-        if !listen.is_empty() && listen.parse::<SocketAddr>().is_err() {
-            return invalid("gateway.metrics_listen", "write it as <address>:<port>");
+        let is_loopback = |address: SocketAddr| address.ip().is_loopback();
+        if !listen.is_empty() && !listen.parse().is_ok_and(is_loopback) {
+            return invalid(
+                "gateway.metrics_listen",
+                "write it as <address>:<port>, with an address of the loopback interface",
+            );
         }
         if self.max_connections == 0 || self.timeout_seconds == 0 {
             return invalid(
@@ -156,6 +165,7 @@ mod tests {
             ("gateway.host", Gateway { host: text("https://api.example.org"), ..valid() }),
             ("gateway.host", Gateway { host: text("*.example.org"), ..valid() }),
             ("gateway.metrics_listen", Gateway { metrics_listen: text("3301"), ..valid() }),
+            ("gateway.metrics_listen", Gateway { metrics_listen: text("0.0.0.0:3301"), ..valid() }),
             ("gateway.max_connections", Gateway { max_connections: 0, ..valid() }),
             ("gateway.timeout_seconds", Gateway { timeout_seconds: 0, ..valid() }),
         ];

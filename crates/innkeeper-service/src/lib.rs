@@ -1,4 +1,5 @@
-//! Shared by the long-running programs: `innkeeperd`, `innkeeper-webhook`, `innkeeper-pages` and `innkeeper-dns`.
+//! Shared by the long-running programs: `innkeeperd`, `innkeeper-webhook`, `innkeeper-gateway`,
+//! `innkeeper-pages` and `innkeeper-dns`.
 //!
 //! | module | subject |
 //! | --- | --- |
@@ -6,6 +7,7 @@
 //! | `environment` | the names of those variables; misspelled ones are rejected |
 //! | `error` | configuration errors |
 //! | `log` | the section `[log]`, and the program's own log |
+//! | `log_throttle` | the rate limit of log lines that strangers can cause |
 //! | `webhook` | the section `[webhook]`, which `innkeeperd` and `innkeeper-webhook` read |
 //! | `pages` | the section `[pages]`, which `innkeeperd` and `innkeeper-pages` read |
 //! | `dns` | the section `[dns]`, which `innkeeperd` and `innkeeper-dns` read |
@@ -21,6 +23,7 @@ mod environment;
 mod error;
 mod gateway;
 mod log;
+mod log_throttle;
 mod pages;
 mod print;
 mod quota;
@@ -35,7 +38,8 @@ pub use error::ConfigError;
 pub(crate) use error::DEFAULT_FILE;
 pub use gateway::Gateway;
 pub use log::{Log, LogFormat};
+pub use log_throttle::LogThrottle;
 pub use pages::Pages;
 pub use print::{print, report_failure};
-pub use quota::{PeerQuota, PeerSlot};
+pub use quota::{PeerQuota, PeerSlot, subscriber};
 pub use webhook::{Webhook, parse_allowed_repos};

@@ -40,7 +40,7 @@ impl PeerQuota {
     #[must_use]
     pub fn acquire_within(&self, peer: IpAddr, limit: usize) -> Option<PeerSlot> {
         let limit = limit.clamp(1, self.limit);
-        let peer = network(peer);
+        let peer = subscriber(peer);
         let mut counts = self.counts.lock();
         let count = counts.entry(peer).or_default();
         if *count >= limit {
@@ -73,8 +73,9 @@ impl Drop for PeerSlot {
     }
 }
 
-/// Returns the unit of the quota: an IPv4 address, or the /64 network of one IPv6 subscriber.
-fn network(address: IpAddr) -> IpAddr {
+/// Returns the unit of quotas and limits: an IPv4 address, or the /64 network of one IPv6 subscriber.
+#[must_use]
+pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let prefix = address.to_bits() & (u128::MAX << 64);

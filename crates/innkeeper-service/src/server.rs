@@ -3,6 +3,7 @@
 //! Each connection occupies a slot until it ends, also after it switched to another protocol: a handler that takes over a
 //! connection keeps the request's [`Link`].
 
+mod client;
 mod listen;
 mod stall;
 
@@ -23,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::debug;
 
 use crate::quota::{PeerQuota, PeerSlot};
+pub use client::client_address;
 pub use listen::{Listener, tcp, unix};
 use stall::StallGuard;
 

@@ -23,7 +23,6 @@ pub mod allowlist;
 pub mod config;
 mod error;
 mod intake;
-mod log_throttle;
 mod peers;
 mod receive;
 mod response;

@@ -19,8 +19,8 @@ use innkeeper_github::signature::{self, SIGNATURE_HEADER};
 use innkeeper_model::chain;
 use innkeeper_model::preview::intake::{IntakeAnswer, IntakeEvent, IntakeRequest};
 use innkeeper_model::preview::{PingEvent, PrAction, RepoName};
-use innkeeper_service::PeerQuota;
 use innkeeper_service::server::Link;
+use innkeeper_service::{LogThrottle, PeerQuota};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -29,7 +29,6 @@ use tracing::{debug, error, warn};
 
 use crate::allowlist::Allowlist;
 use crate::intake::Intake;
-use crate::log_throttle::LogThrottle;
 use crate::peers::{self, sharing};
 use crate::response::WebhookResponse;
 

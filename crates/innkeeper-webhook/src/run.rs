@@ -85,7 +85,7 @@ async fn serve(loaded: &Loaded) -> Result<(), WebhookError> {
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, WebhookError> {
-    server::tcp(address).map_err(|source| WebhookError::Listen {
+    server::tcp(0, address).map_err(|source| WebhookError::Listen {
         address: address.to_string(),
         source,
     })

@@ -16,11 +16,15 @@ use crate::describe::count;
 use crate::failure::{BROKEN_PIPE, INTERRUPTED, Status};
 
 /// Manual pages of the long-running programs, which are in other crates.
-const DAEMONS: [(&str, &str); 4] = [
+const DAEMONS: [(&str, &str); 5] = [
     ("innkeeperd.8", include_str!("man/innkeeperd.8")),
     (
         "innkeeper-webhook.8",
         include_str!("man/innkeeper-webhook.8"),
+    ),
+    (
+        "innkeeper-gateway.8",
+        include_str!("man/innkeeper-gateway.8"),
     ),
     ("innkeeper-pages.8", include_str!("man/innkeeper-pages.8")),
     ("innkeeper-dns.8", include_str!("man/innkeeper-dns.8")),

@@ -115,6 +115,14 @@ fn consequence(unit: &str, effect: Effect, sockets: bool, is_used: Use) -> Conse
         ("innkeeper-pages.service", _) => {
             note("Live logs in browsers reconnect; other requests wait on the socket.")
         }
+        ("innkeeper-gateway.service" | "innkeeper-gateway.socket", Effect::Stop) => (
+            Interruption,
+            "Other machines cannot use the API.".to_owned(),
+            Some("Keep services.innkeeper.gateway.enable."),
+        ),
+        ("innkeeper-gateway.service", _) => {
+            note("Requests of other machines wait on the socket. Terminals and port forwarding through the gateway end.")
+        }
         ("innkeeper-dns.service", Effect::Stop) => (
             Interruption,
             "Guests have no resolver of the host: they query the host's name servers, and a preview's own URL leads through the internet.".to_owned(),

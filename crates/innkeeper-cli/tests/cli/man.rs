@@ -15,6 +15,7 @@ fn commands_have_pages() {
     expected.extend(
         [
             "innkeeperd.8",
+            "innkeeper-gateway.8",
             "innkeeper-webhook.8",
             "innkeeper-pages.8",
             "innkeeper-dns.8",

@@ -49,12 +49,12 @@ impl Listener for UnixListener {
     }
 }
 
-/// Returns the socket that systemd has opened, or else listens on an address.
+/// Returns the socket that systemd has passed at an index, or else listens on an address.
 ///
 /// # Errors
 /// The kernel's.
-pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = match ListenFd::from_env().take_tcp_listener(0)? {
+pub fn tcp(passed: usize, address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = match ListenFd::from_env().take_tcp_listener(passed)? {
         Some(passed) => passed,
         None => std::net::TcpListener::bind(address)?,
     };
@@ -62,7 +62,7 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// Returns the socket that systemd has opened, or else listens on a path. `admit` sets the permissions of a new socket.
+/// Returns the first socket that systemd has passed, or else listens on a path. `admit` sets the permissions of a new socket.
 ///
 /// # Errors
 /// The kernel's, and that of `admit`.

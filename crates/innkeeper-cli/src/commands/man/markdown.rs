@@ -47,7 +47,9 @@ pub(super) fn page(markdown: &str) -> String {
         }
     }
     page.control("SH", ["SEE ALSO"]);
-    page.text([roman("innkeeper(1), innkeeperd(8), innkeeper-webhook(8)")]);
+    page.text([roman(
+        "innkeeper(1), innkeeperd(8), innkeeper-webhook(8), innkeeper-gateway(8)",
+    )]);
     page.to_roff()
 }
 

@@ -9,14 +9,15 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts events since the last log line.
 #[derive(Debug, Default)]
-pub(crate) struct LogThrottle {
+pub struct LogThrottle {
     state: Mutex<(Option<Instant>, u64)>,
 }
 
 impl LogThrottle {
     /// Counts an event. Returns the number of events since the last line, including this one, if a line may be logged
     /// now.
-    pub(crate) fn count(&self, now: Instant) -> Option<u64> {
+    #[must_use]
+    pub fn count(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock();
         let (last, count) = &mut *state;
         *count += 1;

@@ -1,0 +1,205 @@
+//! From a request to its response.
+//!
+//! The steps are ordered by trust: innkeeperd receives nothing of a request without a valid token, and no body is read before
+//! its token was verified, except to discard it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Router};
+use innkeeper_service::server::{Link, client_address};
+use innkeeper_service::{LogThrottle, PeerQuota};
+use ipnet::IpNet;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::credentials::{Credentials, Denial};
+use crate::forward::Daemon;
+use crate::headers;
+use crate::metrics::{Metrics, Outcome};
+use crate::ready::Ready;
+use crate::refuse::Refusal;
+use crate::upload::{self, Pace};
+
+/// The share of all connections that the requests of one address may occupy: a quarter.
+const SHARE: usize = 4;
+
+/// The share of all connections on which bodies without a valid token of one address are read to their end.
+const DISCARD_SHARE: usize = 16;
+
+/// State that all requests share.
+pub(crate) struct Context {
+    credentials: Arc<Credentials>,
+    metrics: Metrics,
+    daemon: Daemon,
+    ready: Ready,
+    addresses: PeerQuota,
+    discards: PeerQuota,
+    /// The servers in front of Caddy.
+    proxies: Vec<IpNet>,
+    pace: Pace,
+    denials: LogThrottle,
+}
+
+impl Context {
+    pub(crate) fn new(config: &Config, credentials: Arc<Credentials>, metrics: Metrics) -> Self {
+        let gateway = &config.gateway;
+        Self {
+            credentials,
+            metrics,
+            daemon: Daemon::new(gateway.daemon_socket(&config.runtime_dir)),
+            ready: Ready::default(),
+            addresses: PeerQuota::new(gateway.max_connections / SHARE),
+            discards: PeerQuota::new(gateway.max_connections / DISCARD_SHARE),
+            proxies: config.caddy.trusted_proxies.clone(),
+            pace: Pace {
+                piece: config.timeout(),
+                stall: config.stall_timeout(),
+            },
+            denials: LogThrottle::default(),
+        }
+    }
+
+    /// Counts a refusal, and returns its response.
+    fn refuse(&self, refusal: Refusal) -> Response {
+        self.metrics.count(match refusal {
+            Refusal::Unauthorized => Outcome::Unauthorized,
+            Refusal::TooManyFailures(_) => Outcome::Limited,
+            Refusal::TooManyRequests => Outcome::Busy,
+            Refusal::NotFound => Outcome::NotFound,
+            Refusal::TooSlow => Outcome::Slow,
+            Refusal::Unavailable => Outcome::Unavailable,
+        });
+        refusal.into_response()
+    }
+
+    /// Logs a request without a valid token, throttled.
+    fn log_denial(&self) {
+        if let Some(count) = self.denials.count(Instant::now()) {
+            warn!(count, "rejected requests without a valid token");
+        }
+    }
+}
+
+/// Returns the service for all requests.
+pub(crate) fn router(context: Context) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(respond)
+        .layer(axum::middleware::map_response(
+            async |mut response: Response| {
+                headers::protect(response.headers_mut());
+                response
+            },
+        ))
+        .with_state(Arc::new(context))
+}
+
+/// The program responds.
+async fn healthz(State(context): State<Arc<Context>>) -> &'static str {
+    context.metrics.count(Outcome::Health);
+    "ok"
+}
+
+/// The host works.
+async fn readyz(State(context): State<Arc<Context>>) -> (StatusCode, String) {
+    context.metrics.count(Outcome::Health);
+    let mut failing = context.ready.failing(&context.daemon).await;
+    if context.credentials.tokens().is_none() {
+        failing.push("tokens".to_owned());
+    }
+    match failing.as_slice() {
+        [] => (StatusCode::OK, "ready".to_owned()),
+        parts => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}", parts.join(", ")),
+        ),
+    }
+}
+
+async fn respond(
+    State(context): State<Arc<Context>>,
+    Extension(link): Extension<Link>,
+    request: Request<Body>,
+) -> Response {
+    // Only Caddy and root can connect, so a request without the header is root's.
+    let source = client_address(request.headers(), &context.proxies);
+    let source = source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let result = match admit(&context, request, source) {
+        Ok(admitted) => {
+            let held = (admitted.slot, context.metrics.begin());
+            let Admitted {
+                request, protocol, ..
+            } = admitted;
+            let daemon = &context.daemon;
+            daemon
+                .forward(request, protocol, &link, context.pace, held)
+                .await
+        }
+        Err((refusal, body)) => {
+            // Beyond its share, a body that is not read closes the connection, and its sender may miss the response.
+            if let Some(slot) = context.discards.acquire(source) {
+                upload::discard(body, context.pace, slot);
+            }
+            Err(refusal)
+        }
+    };
+    match result {
+        Ok(response) => {
+            context.metrics.count(Outcome::Forwarded);
+            response
+        }
+        Err(refusal) => context.refuse(refusal),
+    }
+}
+
+/// A request for innkeeperd.
+struct Admitted {
+    request: Request<Body>,
+    protocol: Option<axum::http::HeaderValue>,
+    slot: innkeeper_service::PeerSlot,
+}
+
+/// Returns a request as innkeeperd receives it, or the reason for which it does not, with the body.
+fn admit(
+    context: &Context,
+    request: Request<Body>,
+    source: IpAddr,
+) -> Result<Admitted, (Refusal, Body)> {
+    let (mut head, body) = request.into_parts();
+    let Some(uri) = headers::api_uri(&head.uri) else {
+        return Err((Refusal::NotFound, body));
+    };
+    let actor = match context.credentials.authenticate(&head.headers, source) {
+        Ok(actor) => actor,
+        Err(denial) => {
+            let refusal = match denial {
+                Denial::Unauthorized => Refusal::Unauthorized,
+                Denial::TooMany(wait) => Refusal::TooManyFailures(wait),
+                Denial::Unknown => Refusal::Unavailable,
+            };
+            if denial != Denial::Unknown {
+                context.log_denial();
+            }
+            return Err((refusal, body));
+        }
+    };
+    let Some(slot) = context.addresses.acquire(source) else {
+        return Err((Refusal::TooManyRequests, body));
+    };
+    let protocol = headers::protocol(&head.headers);
+    head.uri = uri;
+    head.headers = headers::of_request(head.headers, &actor, source);
+    Ok(Admitted {
+        request: Request::from_parts(head, body),
+        protocol,
+        slot,
+    })
+}

@@ -1,0 +1,8 @@
+//! The program, without privileges, in front of a fake of innkeeperd that counts what reaches it.
+
+mod access;
+mod caddy;
+mod limits;
+mod operation;
+mod streams;
+mod support;
