@@ -18,7 +18,7 @@ install: ## Build a release and install it on this Debian server; see docs/debia
 	@[[ -n "$(BIN)" ]] || command -v cargo > /dev/null || { \
 	  echo "make install: cargo is not in the PATH of $$(id -un). Build as the user who has Rust, with 'cargo build --release --locked'," >&2; \
 	  echo "then install as root with: make install BIN=target/release" >&2; exit 1; }
-	@[[ -n "$(BIN)" ]] || cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-pages --package innkeeper-dns --package innkeeper-cli
+	@[[ -n "$(BIN)" ]] || cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-gateway --package innkeeper-pages --package innkeeper-dns --package innkeeper-cli
 	@BIN="$(BIN)" initial-install/debian/install
 
 uninstall: ## Remove what was installed; configuration and guests stay
@@ -34,7 +34,7 @@ uninstall-client: ## Remove what install-client installed; contexts stay
 # Each target of STATIC needs its standard library (rustup target add) and a C compiler, in CC_<target> with underscores.
 STATIC ?= x86_64-unknown-linux-musl
 dist: ## Build a .deb of the server and static archives of the client into dist/, with checksums
-	@cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-pages --package innkeeper-dns --package innkeeper-cli
+	@cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-gateway --package innkeeper-pages --package innkeeper-dns --package innkeeper-cli
 	@for target in $(STATIC); do cargo build --release --locked --package innkeeper-cli --target "$$target"; done
 	@STATIC="$(foreach target,$(STATIC),$${CARGO_TARGET_DIR:-target}/$(target)/release)" initial-install/dist dist
 

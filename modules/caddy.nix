@@ -10,7 +10,7 @@ let
   innkeeperLib = import ./lib.nix;
   cfg = config.services.innkeeper.caddy;
   inherit (cfg) certificate;
-  inherit (config.services.innkeeper) webhook;
+  inherit (config.services.innkeeper) gateway webhook;
 
   # The directory of the tables that Caddy reads at each request.
   table = "/var/lib/innkeeper-routes";
@@ -26,6 +26,12 @@ let
     else
       "tls /var/lib/acme/${cfg.domain}/cert.pem /var/lib/acme/${cfg.domain}/key.pem";
 
+  apiHost = if gateway.host == "" then "api.${cfg.domain}" else gateway.host;
+  # The snippet's certificate is valid for names of the domain, or for all; Caddy obtains others itself.
+  apiTls = lib.optionalString (
+    certificate.internal || lib.hasSuffix ".${cfg.domain}" apiHost
+  ) "import cloudflare_tls";
+
   certificates = lib.count (c: c != null) [
     certificate.files
     certificate.acme
@@ -36,6 +42,7 @@ in
   imports = [
     ./manager/options.nix
     ./firewall.nix
+    ./gateway.nix
     ./webhook.nix
   ];
 
@@ -144,6 +151,18 @@ in
             }
             handle {
               respond 404
+            }
+          }
+        ''}
+        ${lib.optionalString gateway.enable ''
+          ${apiHost} {
+            ${apiTls}
+            reverse_proxy unix//run/innkeeper-gateway/http.sock {
+              # Logs and progress arrive at once. The gateway ends a connection after each request.
+              flush_interval -1
+              transport http {
+                keepalive off
+              }
             }
           }
         ''}

@@ -9,6 +9,7 @@
   storage = ./storage.nix;
   caddy = ./caddy.nix;
   dns = ./dns.nix;
+  gateway = ./gateway.nix;
   memory = ./memory.nix;
   metrics = ./metrics.nix;
   pages = ./pages.nix;

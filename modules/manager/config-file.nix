@@ -1,4 +1,4 @@
-# The TOML file of daemon, webhook, state pages and resolver. The build fails if one of the programs would reject it.
+# The TOML file of daemon, webhook, gateway, state pages and resolver. The build fails if one of the programs would reject it.
 {
   lib,
   pkgs,
@@ -14,6 +14,10 @@ if runsHere then
     ${package}/bin/innkeeperd --check-config --config ${file} > /dev/null
     ${package}/bin/innkeeper-pages --check-config --config ${file} > /dev/null
     ${package}/bin/innkeeper-dns --check-config --config ${file} > /dev/null
+    ${lib.optionalString (settings ? gateway) ''
+      # The build has no file of tokens.
+      INNKEEPER_GATEWAY_TOKENS_FILE= ${package}/bin/innkeeper-gateway --check-config --config ${file} > /dev/null
+    ''}
     ${lib.optionalString (settings ? webhook) ''
       # It also reads the secrets, which the build does not have.
       mkdir credentials

@@ -38,6 +38,7 @@ let
   config = {
     environment.etc."innkeeper/config.toml".source = "";
     nix.enable = true;
+    services.caddy.group = "caddy";
     services.innkeeper = {
       enable = true;
       users = [ ];
@@ -49,6 +50,7 @@ let
         runtime_dir = "/run/innkeeper";
         api.group = "innkeeper";
         webhook = { };
+        gateway = { };
       };
       webhook = {
         enable = true;
@@ -58,6 +60,12 @@ let
         previousSecretFile = "innkeeper.webhook-secret-previous";
         environmentFile = null;
         allowedRepos = null;
+      };
+      gateway = {
+        enable = true;
+        host = "";
+        metricsListen = "127.0.0.1:3301";
+        tokensFile = null;
       };
       pages.enable = true;
       dns.enable = true;
@@ -86,6 +94,7 @@ let
   daemon = load ../../modules/manager/service.nix;
   agents = load ../../modules/manager/agents.nix;
   webhook = load ../../modules/webhook.nix;
+  gateway = load ../../modules/gateway.nix;
   pages = load ../../modules/pages.nix;
   dns = load ../../modules/dns.nix;
   caddy = load ../../modules/caddy.nix;
@@ -136,6 +145,14 @@ in
     "innkeeper.slice".Unit.Description = daemon.systemd.slices.innkeeper.description;
     "innkeeper-webhook.service" = service webhook.systemd.services.innkeeper-webhook;
     "innkeeper-dns.service" = service dns.systemd.services.innkeeper-dns;
+    "innkeeper-gateway.service" = service gateway.systemd.services.innkeeper-gateway;
+    "innkeeper-gateway.socket" = {
+      Unit.Description = gateway.systemd.sockets.innkeeper-gateway.description;
+      Socket = gateway.systemd.sockets.innkeeper-gateway.socketConfig // {
+        ListenStream = gateway.systemd.sockets.innkeeper-gateway.listenStreams;
+      };
+      Install.WantedBy = gateway.systemd.sockets.innkeeper-gateway.wantedBy;
+    };
     "innkeeper-pages.service" = service pages.systemd.services.innkeeper-pages;
     "innkeeper-pages.socket" = {
       Unit.Description = pages.systemd.sockets.innkeeper-pages.description;
@@ -194,6 +211,7 @@ in
       map (name: "g ${name} -") (builtins.attrNames manager.users.groups)
       ++ users daemon
       ++ users dns
+      ++ users gateway
       ++ users pages
       ++ users webhook;
   };

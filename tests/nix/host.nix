@@ -42,6 +42,7 @@ let
       storage.guestVolumes.enable = true;
       backup.enable = true;
       metrics.enable = true;
+      gateway.enable = true;
       secrets.agentCredentials.oauth_token = "/var/secrets/claude/oauth_token";
       previews = {
         enable = true;
@@ -421,6 +422,11 @@ in
           };
           caddy.certificate.internal = true;
           webhook.environmentFile = "/var/secrets/preview.env";
+        };
+        # Without the daemon, an assertion fails: requests would have no receiver.
+        gateway = {
+          enable = true;
+          gateway.enable = true;
         };
         # Without the daemon, an assertion fails: deliveries would have no receiver.
         webhook = {
