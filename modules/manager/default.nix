@@ -69,6 +69,7 @@ in
   imports = [
     ./agents.nix
     ./options.nix
+    ./pool.nix
     ./service.nix
     ./switch-preview.nix
   ];

@@ -58,6 +58,9 @@ impl Inner {
         self.store
             .cache_closure(installable, &built.closure, &built.fingerprint)
             .await?;
+        if cached.is_none_or(|cached| cached.closure != built.closure) {
+            self.warm.changed.notify_one();
+        }
         Ok(built.closure)
     }
 }

@@ -63,6 +63,18 @@ pub enum EngineError {
     /// The host cannot suspend the guest's processes.
     #[error("cannot pause guest '{0}': this host cannot suspend the processes of a cgroup")]
     NoFreezer(GuestName),
+    /// New guests cannot take the place of others on this host.
+    #[error("guests that wait need file trees in directories, and guests with 65536 user ids")]
+    NoSeats,
+    /// Warm guests cannot be paused.
+    #[error("this host cannot suspend the processes of a guest that waits")]
+    WarmNeedsFreezer,
+    /// A warm guest would have a Nix of its own.
+    #[error("guests of '{0}' have a Nix of their own, which is set up for one guest at its start")]
+    WarmWithNix(StorePath),
+    /// The flake of warm guests was never built.
+    #[error("the flake '{0}' is not built")]
+    NotBuilt(Installable),
     /// The guest is paused or asleep, so that no command runs in it.
     #[error("guest '{guest}' is {level}")]
     Resting {
@@ -191,7 +203,7 @@ impl Explain for EngineError {
             Self::GuestNotFound(_) => Code::GuestNotFound,
             Self::Preview(_) => Code::GuestIsPreview,
             Self::MustNotRun(_) => Code::GuestRunning,
-            Self::NoFreezer(_) => Code::KernelFeatureMissing,
+            Self::NoFreezer(_) | Self::WarmNeedsFreezer => Code::KernelFeatureMissing,
             Self::Resting { .. } | Self::NoProcesses { .. } | Self::NotRunning { .. } => {
                 Code::GuestNotRunning
             }
@@ -202,6 +214,8 @@ impl Explain for EngineError {
             Self::NestingRefused | Self::NestingImpossible => Code::NestingRefused,
             Self::LocalFlake(_) => Code::FlakeRefused,
             Self::Invalid(_) | Self::Installable(_) => Code::InvalidRequest,
+            Self::NoSeats | Self::WarmWithNix(_) => Code::InvalidConfig,
+            Self::NotBuilt(_) => Code::ClosureNotFound,
             Self::Switch { .. } => Code::SwitchFailed,
             Self::Unhealthy { .. } | Self::OwnSystem { .. } => Code::GuestUnhealthy,
             Self::Ended(_) => Code::GuestDied,
@@ -229,6 +243,12 @@ impl Explain for EngineError {
             Self::NoFreezer(guest) => format!(
                 "Mount cgroups of version 2, or the freezer of version 1, where innkeeperd may write below /sys/fs/cgroup. Without a freezer, a guest can still sleep: `agent sleep {guest}`, or `preview sleep {guest}` if it is a preview."
             ),
+            Self::NoSeats => {
+                "Set storage.driver to \"dir\" and guest.user_ids to 65536, or remove the section [pool].".to_owned()
+            }
+            Self::WarmNeedsFreezer => "Mount cgroups of version 2, or the freezer of version 1, where innkeeperd may write below /sys/fs/cgroup; or set pool.warm to [].".to_owned(),
+            Self::WarmWithNix(_) => "Remove it from pool.warm. Its agents are started as ever.".to_owned(),
+            Self::NotBuilt(flake) => format!("`agent build {flake}` builds it, and `innkeeper prefetch` does regularly."),
             Self::Resting { guest, kind, .. } => format!("Wake it first: `{kind} wake {guest}`."),
             Self::NotRunning { guest, kind } => format!("`{kind} start {guest}` starts it."),
             Self::PortClosed { guest, kind, port } => format!(

@@ -126,6 +126,14 @@ impl Inner {
             .map(|_up| ())
     }
 
+    /// Waits until the system of a guest that nobody uses yet is up. Units that failed are the business of those who built it.
+    ///
+    /// # Errors
+    /// As [`Self::check_health`].
+    pub(crate) async fn await_settled(&self, guest: &Guest) -> Result<(), EngineError> {
+        self.await_up(guest, Accepts::AnyInit).await.map(|_up| ())
+    }
+
     /// Waits until the guest's system is up.
     async fn await_up(&self, guest: &Guest, accepts: Accepts) -> Result<Up, EngineError> {
         let name = &guest.name;

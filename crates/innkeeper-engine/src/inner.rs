@@ -30,6 +30,7 @@ use crate::probe::{Edge, Point, Probe};
 use crate::relief::Relief;
 use crate::sessions::Sessions;
 use crate::staging::Staging;
+use crate::warm::{Warm, WarmConfig};
 
 /// Settings of the engine.
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ pub struct EngineConfig {
     pub rest: RestConfig,
     /// Number of seats: guests without a name that wait at their doors. 0: none.
     pub seats: usize,
+    /// Guests that wait with a closure that they have booted.
+    pub warm: WarmConfig,
     /// Bands of the host's memory.
     pub pressure: PressureConfig,
 }
@@ -95,6 +98,7 @@ pub(crate) struct Inner {
     pub(crate) seats_changed: Notify,
     /// The reason why seats are missing.
     pub(crate) seats_failure: Mutex<Option<Failure>>,
+    pub(crate) warm: Warm,
     /// The uses of guests until the last reading.
     pub(crate) uses: Mutex<Tracker>,
     /// The disk space of guests by the last measurement.
@@ -156,6 +160,7 @@ impl Inner {
             knows_facts: AtomicBool::new(false),
             seats_changed: Notify::new(),
             seats_failure: Mutex::default(),
+            warm: Warm::default(),
             idle_wakes: Mutex::default(),
             responsive: Mutex::default(),
             relief: Mutex::default(),

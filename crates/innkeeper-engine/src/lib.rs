@@ -68,6 +68,9 @@ mod staging;
 mod top;
 mod usage;
 mod views;
+mod warm;
+mod warm_pool;
+mod warm_seat;
 mod watch;
 
 pub use activity::ActivityConfig;
@@ -83,3 +86,4 @@ pub use pressure::PressureConfig;
 pub use probe::{Edge, Point, Probe};
 pub use sessions::OpenSession;
 pub use staging::{Staging, Turn};
+pub use warm::{WarmConfig, WarmGuests};

@@ -40,6 +40,14 @@ impl Inner {
         }
     }
 
+    /// As [`Self::require_memory`], for a guest that somebody waits for: warm guests end first.
+    pub(crate) async fn make_memory(&self) -> Result<(), EngineError> {
+        match self.require_memory() {
+            Err(_) if self.discard_warm().await > 0 => self.require_memory(),
+            result => result,
+        }
+    }
+
     /// Reports the host's memory.
     pub(crate) fn host_memory(&self) -> Result<HostMemory, EngineError> {
         let reading = self.host.memory.read()?;
@@ -113,7 +121,7 @@ impl Engine {
         let has_processes = guest.desired == DesiredState::Running && guest.level != Level::Asleep;
         match has_processes {
             true => Ok(()),
-            false => self.inner.require_memory(),
+            false => self.inner.make_memory().await,
         }
     }
 
@@ -158,6 +166,10 @@ impl Engine {
         inner.report_band(&reading, band);
         if band == MemoryBand::Normal {
             inner.relief.lock().forget_reclaimed();
+            return Ok(());
+        }
+        // Nobody uses them. The next reading shows whether that was enough.
+        if inner.discard_warm().await > 0 {
             return Ok(());
         }
         let guests = self.residents().await?;

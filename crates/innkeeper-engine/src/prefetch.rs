@@ -9,15 +9,21 @@ use innkeeper_model::{
 use crate::EngineError;
 use crate::backup::OperationLog;
 use crate::engine::Engine;
+use crate::warm_pool;
 
 impl Engine {
-    /// Returns the flake outputs that agents boot from: that of the configuration, then those of the agents, each once. Flakes of
+    /// Returns the flake outputs that agents boot from: that of the configuration, those of warm guests, then those of the agents, each once. Flakes of
     /// members are left out: their builds are not kept.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn agent_flakes(&self) -> Result<Vec<Installable>, EngineError> {
         let mut flakes = Vec::from_iter(self.inner.config.installable.clone());
+        for flake in warm_pool::flakes(&self.inner.config.warm.guests) {
+            if !flakes.contains(flake) {
+                flakes.push(flake.clone());
+            }
+        }
         for guest in self.inner.store.guests().await? {
             let is_agent = guest.kind == GuestKind::Agent && guest.desired != DesiredState::Absent;
             if let (true, ClosureSource::Flake(flake)) = (is_agent, &guest.source)

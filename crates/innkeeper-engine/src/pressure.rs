@@ -67,6 +67,11 @@ impl PressureConfig {
         }
     }
 
+    /// Reports whether idle guests are paused because too little memory is available, or processes wait for it.
+    pub(crate) fn is_short(&self, reading: &MemoryReading) -> bool {
+        self.band(reading) != MemoryBand::Normal
+    }
+
     /// Reports whether no guest may be started.
     pub(crate) fn refuses(&self, reading: &MemoryReading) -> bool {
         self.refuse_below_percent > 0 && is_below(reading, self.refuse_below_percent)

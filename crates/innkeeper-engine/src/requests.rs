@@ -35,7 +35,7 @@ impl Engine {
         }
         require_root(request.declared, trust)?;
         let inner = &self.inner;
-        inner.require_memory()?;
+        inner.make_memory().await?;
         let limits = self.limits(&request)?;
         let source = self.source(request.flake.as_deref(), request.closure, trust)?;
         let closure = self.known_closure(&source).await?;
@@ -70,7 +70,7 @@ impl Engine {
         actor: &str,
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
-        self.inner.require_memory()?;
+        self.inner.make_memory().await?;
         self.inner.host.closures.verify(closure).await?;
         self.require_means(&self.inner.config.limits)?;
         let new = NewGuest {
@@ -399,9 +399,10 @@ impl Engine {
         if let Some(recorded) = self.record_at_seat(&new, actor).await? {
             return Ok(recorded);
         }
-        match self.inner.store.create_guest(new.clone(), actor).await {
+        let record = || self.inner.store.create_guest(new.clone(), actor);
+        match self.with_slot(record).await {
             Err(error) if error.code() == Code::DiskFull && self.make_room().await.is_ok() => {
-                self.inner.store.create_guest(new, actor).await
+                self.with_slot(record).await
             }
             result => result,
         }

@@ -56,7 +56,7 @@ impl Engine {
             let name = name.clone();
             return Err(StoreError::RetainedNotFound { name }.into());
         };
-        self.inner.require_memory()?;
+        self.inner.make_memory().await?;
         self.require_means(&former.limits)?;
         let id = former.id;
         let found = self.inner.host.rootfs.retained().await?;
@@ -75,7 +75,8 @@ impl Engine {
             idle_policy: None,
         };
         self.inner.probe(Verb::Undelete, "accept", Edge::Before);
-        let (guest, operation) = self.inner.store.begin_undelete(id, new, actor).await?;
+        let begun = self.with_slot(|| self.inner.store.begin_undelete(id, new.clone(), actor));
+        let (guest, operation) = begun.await?;
         self.inner.probe(Verb::Undelete, "accept", Edge::After);
         Ok(self.begin(&guest.name, &operation).await)
     }

@@ -1,10 +1,10 @@
-//! The door pool: a few seats are kept ready, and a new guest takes one.
+//! The door pool: a few seats are kept ready at their doors, and a new guest takes one. [`crate::warm_pool`] keeps the others.
 
 use std::time::Duration;
 
 use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Code, Explain, Failure, Guest, Operation, UserIdCount};
-use innkeeper_store::{NewGuest, StoreError};
+use innkeeper_model::{Code, Explain, Failure, Guest, Operation, UnitPhase, UserIdCount};
+use innkeeper_store::{NewGuest, Seat, StoreError};
 use tracing::{info, warn};
 
 use crate::EngineError;
@@ -26,6 +26,10 @@ impl Engine {
     /// Keeps seats ready until the engine stops. Those of an earlier daemon are removed first: their settings may differ.
     pub async fn keep_seats(&self) {
         self.remove_seats().await;
+        tokio::join!(self.keep_at_doors(), self.keep_warm(), self.exercise_warm());
+    }
+
+    async fn keep_at_doors(&self) {
         if self.seats_wanted() == 0 {
             return;
         }
@@ -45,13 +49,10 @@ impl Engine {
 
     /// Removes the seats, and has others made, in a task: facts of the host changed that guests know from their start.
     pub(crate) fn spawn_renew_seats(&self) {
-        if self.seats_wanted() == 0 {
-            return;
-        }
         let engine = self.clone();
         self.spawn(async move {
             engine.remove_seats().await;
-            engine.inner.seats_changed.notify_one();
+            engine.inner.notify_seats_changed();
         });
     }
 
@@ -65,18 +66,42 @@ impl Engine {
             return Ok(None);
         };
         let units = &self.inner.host.units;
-        if self.seats_wanted() == 0 || !units.fits_seat(new.kind, closure, &new.limits) {
+        let fits_warm = self.fits_warm(new);
+        let fits_door = self.seats_wanted() > 0 && units.fits_seat(new.kind, closure, &new.limits);
+        if !fits_warm && !fits_door {
             return Ok(None);
         }
         // The room that a seat found when it was made may be gone. The ordinary path makes room, or refuses.
         if self.inner.host.rootfs.require_room().await.is_err() {
             return Ok(None);
         }
-        let recorded = self.inner.store.create_guest_at_seat(new.clone(), actor);
-        match recorded.await {
-            // Room is made for one without a seat.
-            Err(error) if error.code() == Code::DiskFull => Ok(None),
-            recorded => recorded,
+        for (fits, is_warm) in [(fits_warm, true), (fits_door, false)] {
+            if !fits {
+                continue;
+            }
+            let new = new.clone();
+            let recorded = self.inner.store.create_guest_at_seat(new, is_warm, actor);
+            match recorded.await {
+                // Room is made for one without a seat.
+                Err(error) if error.code() == Code::DiskFull => return Ok(None),
+                Ok(None) => {}
+                recorded => return recorded,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Records a guest with slots of its own. While none is free, guests that wait without a name give theirs up.
+    pub(crate) async fn with_slot<T, F>(&self, record: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match record().await {
+                Err(StoreError::NoSlotLeft { .. } | StoreError::NoSlotRun { .. })
+                    if self.inner.discard_for_slot().await => {}
+                result => return result,
+            }
         }
     }
 
@@ -99,7 +124,7 @@ impl Engine {
                 Some("Set pool.size to 0, or storage.driver to \"dir\" and guest.user_ids to 65536."),
             )));
         }
-        let ready = self.inner.store.ready_seats().await?.len();
+        let ready = self.ready_at_doors().await?;
         let failure = self.inner.seats_failure.lock().clone();
         Ok(Some(match failure {
             Some(failure) => Check {
@@ -120,22 +145,40 @@ impl Engine {
 
     /// Returns the number of seats to keep: none where guests cannot take them.
     fn seats_wanted(&self) -> usize {
+        match self.can_take_seats() {
+            true => self.inner.config.seats,
+            false => 0,
+        }
+    }
+
+    /// Reports whether guests with the default limits can take seats.
+    pub(crate) fn can_take_seats(&self) -> bool {
         let inner = &self.inner;
-        let can_take = inner.host.rootfs.renames()
+        inner.host.rootfs.renames()
             && inner.config.limits.user_ids == UserIdCount::MIN
-            && !inner.config.limits.nesting;
-        if can_take { inner.config.seats } else { 0 }
+            && !inner.config.limits.nesting
+    }
+
+    /// Returns the seats at their doors that no guest has taken.
+    async fn at_doors(&self) -> Result<Vec<Seat>, EngineError> {
+        let mut seats = self.inner.store.seats().await?;
+        seats.retain(|seat| seat.closure.is_none() && seat.guest.is_none());
+        Ok(seats)
+    }
+
+    async fn ready_at_doors(&self) -> Result<usize, EngineError> {
+        let seats = self.at_doors().await?;
+        Ok(seats.iter().filter(|seat| seat.ready).count())
     }
 
     async fn fill_seats(&self) -> Result<(), EngineError> {
         // No seat is made while remains of another one are left. Those that a guest has taken are not removed.
-        let ready = self.inner.store.ready_seats().await?;
-        for slot in self.inner.store.seats().await? {
-            if !ready.contains(&slot) || !self.inner.is_seat_alive(slot).await? {
+        for Seat { slot, ready, .. } in self.at_doors().await? {
+            if !ready || !self.inner.is_seat_alive(slot, UnitPhase::AtDoor).await? {
                 self.inner.remove_seat(slot).await?;
             }
         }
-        while self.inner.store.ready_seats().await?.len() < self.seats_wanted() {
+        while self.ready_at_doors().await? < self.seats_wanted() {
             self.await_quiet().await;
             if self.inner.stopping.is_cancelled() {
                 return Ok(());
@@ -146,7 +189,7 @@ impl Engine {
     }
 
     /// Lets operations in flight come first, for a while: a build may take hours.
-    async fn await_quiet(&self) {
+    pub(crate) async fn await_quiet(&self) {
         for _ in 0..LOOKS {
             if self.inner.in_flight.lock().is_empty() || self.inner.stopping.is_cancelled() {
                 return;
@@ -162,13 +205,13 @@ impl Engine {
             Err(error) => return warn!(code = %error.code(), "{}", innkeeper_model::chain(&error)),
         };
         let count = seats.len();
-        for slot in seats {
-            if let Err(error) = self.inner.remove_seat(slot).await {
+        for seat in seats {
+            if let Err(error) = self.inner.remove_seat(seat.slot).await {
                 warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
             }
         }
         if count > 0 {
-            info!(count, "removed the guests that waited at their doors");
+            info!(count, "removed the guests that waited without a name");
         }
     }
 }

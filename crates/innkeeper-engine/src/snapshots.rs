@@ -83,7 +83,7 @@ impl Engine {
     ) -> Result<Accepted, EngineError> {
         refuse_reserved(&request.name)?;
         let guest = self.agent(name).await?;
-        self.inner.require_memory()?;
+        self.inner.make_memory().await?;
         self.require_means(&guest.limits)?;
         self.make_room().await?;
         if request.snapshot.is_none() {
@@ -102,7 +102,7 @@ impl Engine {
             declared: false,
             idle_policy: guest.idle_policy,
         };
-        let begun = self.inner.store.create_guest(new, actor);
+        let begun = self.with_slot(|| self.inner.store.create_guest(new.clone(), actor));
         self.begin_with(Verb::Fork, begun).await
     }
 

@@ -41,11 +41,14 @@ impl Inner {
         if error.code() != Code::DiskFull {
             return false;
         }
+        if self.discard_warm().await > 0 {
+            return true;
+        }
         let lock = self.purge_lock.lock().await;
         self.purge_count() != purges_before || self.purge_oldest(&lock).await
     }
 
-    /// Purges retained files, oldest first, until another file tree fits.
+    /// Removes warm guests, then purges retained files, oldest first, until another file tree fits.
     ///
     /// # Errors
     /// When space is exhausted although no retained files are left.
@@ -54,7 +57,9 @@ impl Inner {
         loop {
             match (self.host.rootfs.require_room().await, &lock) {
                 (Err(error), None) if error.code() == Code::DiskFull => {
-                    lock = Some(self.purge_lock.lock().await);
+                    if self.discard_warm().await == 0 {
+                        lock = Some(self.purge_lock.lock().await);
+                    }
                 }
                 (Err(error), Some(lock))
                     if error.code() == Code::DiskFull && self.purge_oldest(lock).await => {}

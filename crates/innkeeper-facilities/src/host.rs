@@ -7,6 +7,7 @@ use innkeeper_model::api::Check;
 
 use crate::closures::Closures;
 use crate::firewall::Firewall;
+use crate::load::Load;
 use crate::memory::Memory;
 use crate::network::Network;
 use crate::rootfs::{FileOwners, Rootfs};
@@ -69,6 +70,8 @@ pub struct Facilities {
     pub features: Arc<dyn HostFeatures>,
     /// The host's memory.
     pub memory: Arc<dyn Memory>,
+    /// The load of the host's processors.
+    pub load: Arc<dyn Load>,
     /// Veth pairs.
     pub network: Arc<dyn Network>,
     /// NAT and filter.

@@ -18,7 +18,7 @@
 //! | [`Network`] | veth pairs, addresses, routes |
 //! | [`Firewall`], [`BuildNetwork`] | the host's rules |
 //! | [`Traffic`], [`FirstPackets`] | counters of guests' packets, packets to paused guests |
-//! | [`HostFacts`], [`HostFeatures`], [`Memory`] | the host itself |
+//! | [`HostFacts`], [`HostFeatures`], [`Memory`], [`Load`] | the host itself |
 //! | [`Units`] | the guest's processes |
 //! | [`Routes`] | previews' routes |
 //! | [`Pages`] | status files of previews, for their visitors |
@@ -42,6 +42,7 @@ pub mod fake;
 mod firewall;
 mod guest_files;
 mod host;
+mod load;
 mod memory;
 mod network;
 mod pages;
@@ -59,6 +60,7 @@ pub use evaluator::{Evaluated, EvaluationKey, Evaluator, Inspected, InvalidKey};
 pub use firewall::{BuildNetwork, Builders, Firewall};
 pub use guest_files::{GuestFile, GuestFiles};
 pub use host::{Facilities, GuestUserIds, HostFacts, HostFeatures};
+pub use load::Load;
 pub use memory::{Memory, MemoryReading};
 pub use network::Network;
 pub use pages::Pages;

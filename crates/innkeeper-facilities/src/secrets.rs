@@ -16,6 +16,14 @@ pub trait Secrets: Send + Sync {
     /// When a file cannot be read or written.
     async fn ensure(&self, guest: &Guest) -> Result<String, FacilityError>;
 
+    /// Gives the files of `former`, which has booted and is used by nobody, to `guest`: its name in place of the former one, and
+    /// the current authorized keys, credentials and name servers. The host key stays. Its processes are suspended as a rule.
+    /// Returns the public half of the host key. Can be repeated.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    async fn take_over(&self, guest: &Guest, former: &GuestName) -> Result<String, FacilityError>;
+
     /// Removes the identity of `former` from a copied file tree: host keys, machine id, host name. The guest must not
     /// run.
     ///

@@ -143,14 +143,14 @@ pub trait Units: Resource {
         prepared: Option<Prepared>,
     ) -> Result<UnitSeen, FacilityError>;
 
-    /// Reports whether a guest of this kind with this closure and these limits can take the unit of a seat, a guest without a
-    /// closure that waits at its door. A seat cannot get what nspawn mounts, maps or allows at its start.
+    /// Reports whether a guest of this kind with this closure and these limits can take the unit of a seat. A seat cannot get what
+    /// nspawn mounts, maps or allows at its start.
     fn fits_seat(&self, _kind: GuestKind, _closure: &StorePath, _limits: &Limits) -> bool {
         false
     }
 
-    /// Gives the unit of a seat to `guest`, with the guest's limits. The objects of the supervisor keep the seat's name until the
-    /// guest's next start. Has no effect if the unit has been given already or does not exist. A unit that the guest has
+    /// Gives the unit of a seat to `guest`, with the guest's limits; a seat that runs also gets the guest's host name. The objects
+    /// of the supervisor keep the seat's name until the guest's next start. Has no effect if the unit has been given already or does not exist. A unit that the guest has
     /// already stays, and the seat's is removed.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
 //! Reads the host's memory: `/proc/meminfo` (proc_meminfo(5)) and `/proc/pressure/memory` (Linux manual, "PSI").
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use innkeeper_facilities::{FacilityError, Memory, MemoryReading};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, Explain};
 
+use crate::pressure::average;
 use crate::{FileError, FileErrorExt, unit};
 
 /// Sources of the host's memory.
@@ -61,7 +62,7 @@ impl HostMemory {
             available: field("MemAvailable")?,
             swap_total: field("SwapTotal")?,
             swap_free: field("SwapFree")?,
-            stalled_percent: stalled_percent(&self.proc.join("pressure/memory")),
+            stalled_percent: average(&self.proc.join("pressure/memory"), "full"),
         })
     }
 }
@@ -73,17 +74,6 @@ fn meminfo(text: &str, name: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
-}
-
-/// Returns the average of the last ten seconds in the line of all processes: `full avg10=0.12 avg60=…`. `None` on a kernel
-/// without PSI, or where it is turned off: reading then fails.
-fn stalled_percent(file: &Path) -> Option<f64> {
-    let text = fs::read_to_string(file).ok()?;
-    let full = text.lines().find_map(|line| line.strip_prefix("full "))?;
-    let average = full
-        .split_ascii_whitespace()
-        .find_map(|field| field.strip_prefix("avg10="))?;
-    average.parse().ok()
 }
 
 #[async_trait]

@@ -447,6 +447,7 @@ fn engine(store: &Store, host: &FakeHost, range: SlotRange) -> Engine {
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
         rest: RestConfig::default(),
         seats: 0,
+        warm: innkeeper_engine::WarmConfig::default(),
         pressure: PressureConfig::default(),
     };
     Engine::new(config, store.clone(), host.facilities(), None)

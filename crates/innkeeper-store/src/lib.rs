@@ -69,6 +69,7 @@ pub use sql::guests::NewGuest;
 pub use sql::identity::Identity;
 pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
+pub use sql::seats::Seat;
 pub use sql::tokens::{NewToken, StoredToken};
 pub use store::{
     AdditionalConfig, AuditLimits, MovedGuest, NameHold, RepoIdentity, RequestedChange, Restore,

@@ -133,6 +133,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "tokens, the audit log, owners of agents",
         sql: include_str!("schema/27.sql"),
     },
+    Migration {
+        name: "warm seats",
+        sql: include_str!("schema/28.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -13,6 +13,7 @@ use innkeeper_host::firewall::{
     BuildFilter, BuildFilterConfig, FirewallConfig, HostPort, NftFirewall, WebPorts,
 };
 use innkeeper_host::identity::Identity;
+use innkeeper_host::load::HostLoad;
 use innkeeper_host::memory::HostMemory;
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
 use innkeeper_host::resolver::Resolver;
@@ -95,6 +96,10 @@ pub(crate) async fn engine(
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
         rest: config.rest.rest(),
         seats: config.pool.size,
+        warm: {
+            let warm = config.pool.warm(&config.nix.flake, &config.nix.attribute);
+            warm.map_err(|(setting, problem)| ConfigError::value(setting, &problem))?
+        },
         pressure: config.pressure.pressure(),
     };
     let engine = Engine::new(engine, store, host, crash::probe());
@@ -191,6 +196,7 @@ async fn facilities(
         facts: Arc::new(HostFacts::new(nameservers, Arc::clone(&network))),
         features: Arc::new(features),
         memory: Arc::new(HostMemory::default()),
+        load: Arc::new(HostLoad::default()),
         network,
         units,
     })

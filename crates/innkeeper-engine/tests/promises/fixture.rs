@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use innkeeper_engine::{ActivityConfig, Engine, EngineConfig, PressureConfig, RestConfig};
+use innkeeper_engine::{
+    ActivityConfig, Engine, EngineConfig, PressureConfig, RestConfig, WarmConfig,
+};
 use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_model::api::{Accepted, CreateRequest};
 use innkeeper_model::{
@@ -51,6 +53,7 @@ pub(crate) fn config() -> EngineConfig {
         boot_timeout: EngineConfig::BOOT_TIMEOUT,
         rest: RestConfig::default(),
         seats: 0,
+        warm: WarmConfig::default(),
         pressure: PressureConfig::default(),
     }
 }

@@ -18,4 +18,5 @@ mod snapshots;
 mod staging;
 mod usage;
 mod wake;
+mod warm;
 mod watch;

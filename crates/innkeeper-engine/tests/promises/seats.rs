@@ -35,8 +35,12 @@ async fn start(host: &FakeHost, directory: &Path, seats: usize) -> Engine {
 async fn filled(fixture: &Fixture, seats: usize) {
     fixture
         .until("the seats are ready", async || {
-            let ready = fixture.engine.store().ready_seats().await;
-            ready.expect("read").len() == seats
+            let recorded = fixture.engine.store().seats().await;
+            let ready = recorded
+                .expect("read")
+                .into_iter()
+                .filter(|seat| seat.ready);
+            ready.count() == seats
         })
         .await;
 }
@@ -344,8 +348,8 @@ async fn no_seat_is_made_while_remains_of_another_one_are_left() {
         .until("another one is ready", async || {
             assert!(recorded().await <= 1, "a seat beside the remains");
             fixture.host.facts.notify_one();
-            let ready = fixture.engine.store().ready_seats().await;
-            ready.expect("read").len() == 1
+            let seats = fixture.engine.store().seats().await.expect("read");
+            seats.len() == 1 && seats[0].ready
         })
         .await;
 }

@@ -106,6 +106,11 @@ impl Secrets for Part {
         Ok("ssh-ed25519 AAAA".to_owned())
     }
 
+    async fn take_over(&self, guest: &Guest, _: &GuestName) -> Result<String, FacilityError> {
+        self.call("secrets.take_over", Some(&guest.name))?;
+        Ok("ssh-ed25519 AAAA".to_owned())
+    }
+
     async fn withdraw(&self, guest: &Guest) -> Result<(), FacilityError> {
         self.call("secrets.withdraw", Some(&guest.name))
     }

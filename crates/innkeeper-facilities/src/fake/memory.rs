@@ -1,10 +1,11 @@
-//! The host's memory in memory.
+//! The host's memory and load in memory.
 
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
 
 use super::part::Part;
 use crate::error::FacilityError;
+use crate::load::Load;
 use crate::memory::{Memory, MemoryReading};
 
 /// The host's memory unless a test sets [`World::memory`](super::World::memory): all of 8 GiB is available.
@@ -25,5 +26,12 @@ impl Memory for Part {
 
     async fn check(&self) -> Vec<Check> {
         Vec::new()
+    }
+}
+
+impl Load for Part {
+    fn waiting_percent(&self) -> Result<f64, FacilityError> {
+        self.query("load.waiting_percent")?;
+        Ok(self.host.world().waiting_percent)
     }
 }

@@ -133,6 +133,7 @@ impl FakeHost {
             facts: self.part("facts"),
             features: self.part("features"),
             memory: self.part("memory"),
+            load: self.part("load"),
             network: self.part("network"),
             firewall: self.part("firewall"),
             traffic: self.part("traffic"),

@@ -86,7 +86,14 @@ impl Units for Part {
         self.call("unit.take_seat", Some(&guest.name))?;
         let mut world = self.host.world();
         if let Some(phase) = world.units.remove(seat) {
-            world.units.entry(guest.name.clone()).or_insert(phase);
+            let name = guest.name.clone();
+            if world.frozen.remove(seat) {
+                world.frozen.insert(name.clone());
+            }
+            if phase == UnitPhase::Running {
+                world.host_names.insert(name.clone());
+            }
+            world.units.entry(name).or_insert(phase);
         }
         Ok(())
     }

@@ -99,6 +99,10 @@ pub struct World {
     pub profile_writers: BTreeMap<StorePath, StorePath>,
     /// The own system of each release of a guest; `None` for the closure from the host.
     pub booted: Vec<Option<StorePath>>,
+    /// The time in which processes waited for a processor, in percent.
+    pub waiting_percent: f64,
+    /// Host names of guests that were set while they ran.
+    pub host_names: BTreeSet<GuestName>,
     /// The host's memory; `None` for plenty.
     pub memory: Option<MemoryReading>,
     /// Memory of guests; 64 MiB for others.

@@ -176,6 +176,13 @@ impl innkeeper_facilities::Secrets for GuestSecrets {
             .await?)
     }
 
+    async fn take_over(&self, guest: &Guest, former: &GuestName) -> Result<String, FacilityError> {
+        let (guest, former) = (guest.clone(), former.clone());
+        Ok(self
+            .blocking(move |config| GuestTree::open(config, &guest)?.take_over(&former))
+            .await?)
+    }
+
     async fn forget_identity(
         &self,
         guest: &Guest,
@@ -250,6 +257,14 @@ impl<'a> GuestTree<'a> {
             source,
         })?;
         self.write_host_key(pair)
+    }
+
+    /// Replaces the former guest's name by the guest's, and writes all files. The key pair stays, with another comment.
+    fn take_over(&self, former: &GuestName) -> Result<String, SecretsError> {
+        self.remove_names(former)?;
+        let public = self.write_all()?;
+        self.write_public_half(&public)?;
+        Ok(public)
     }
 
     /// Removes the former guest's identity from a copied tree. Durable, since it is not repeated. The next boot fills in an
@@ -347,8 +362,7 @@ impl<'a> GuestTree<'a> {
 
     /// Writes the public half first. A pair with a missing half, or with halves of two pairs, is replaced by the next call.
     fn write_host_key(&self, key: openssh::Pair) -> Result<String, SecretsError> {
-        let line = format!("{} {}\n", key.public, self.guest.name);
-        self.write(HOST_KEY_PUBLIC, &line)?;
+        self.write_public_half(&key.public)?;
         self.tree.write(
             Path::new(HOST_KEY),
             key.private.as_bytes(),
@@ -356,6 +370,11 @@ impl<'a> GuestTree<'a> {
             0o600,
         )?;
         Ok(key.public)
+    }
+
+    fn write_public_half(&self, public: &str) -> Result<(), FileError> {
+        let line = format!("{public} {}\n", self.guest.name);
+        self.write(HOST_KEY_PUBLIC, &line)
     }
 
     /// Writes the authorized keys. Without any key, removes the list: revoked keys must not remain.

@@ -498,3 +498,38 @@ async fn withdraw_removes_all_that_ensure_wrote() {
     assert_ne!(fixture.ensure().await, former);
     assert_eq!(fixture.text("mnt/claude-creds/oauth_token"), "secret");
 }
+
+#[tokio::test]
+async fn guest_takes_over_the_files_of_one_that_was_never_used() {
+    let fixture = Fixture::new(UserIds::Shifted).await;
+    let seat = GuestName::parse("0-door-3").expect("a name");
+    let secrets = GuestSecrets::new(fixture.config.clone());
+    // Written under the seat's name. Its tree is renamed before this.
+    let mut former = fixture.guest.clone();
+    former.name = seat.clone();
+    let guests = &fixture.config.guests;
+    fs::rename(guests.join("web"), guests.join(seat.as_str())).expect("renamed");
+    let public = secrets.ensure(&former).await.expect("written");
+    fs::rename(guests.join(seat.as_str()), guests.join("web")).expect("renamed");
+    assert_eq!(fixture.text("etc/hostname"), "0-door-3\n");
+
+    fixture.credential("oauth_token", "later");
+    let key = fs::read(fixture.inside(HOST_KEY)).expect("a key");
+    // Also after a crash.
+    for _ in 0..2 {
+        let taken = secrets.take_over(&fixture.guest, &seat).await;
+        assert_eq!(taken.expect("written"), public);
+        assert_eq!(fixture.text(HOST_KEY_PUBLIC), format!("{public} web\n"));
+        assert_eq!(fixture.text("etc/hostname"), "web\n");
+        assert!(fixture.text("etc/hosts").contains("127.0.0.2 web\n"));
+        assert!(!fixture.text("etc/hosts").contains("door"));
+        assert_eq!(fixture.text("mnt/claude-creds/oauth_token"), "later");
+    }
+    assert_eq!(fs::read(fixture.inside(HOST_KEY)).expect("a key"), key);
+
+    // A name that the guest's system chose stays.
+    fs::write(fixture.inside("etc/hostname"), "chosen\n").expect("written");
+    let taken = secrets.take_over(&fixture.guest, &seat).await;
+    taken.expect("written");
+    assert_eq!(fixture.text("etc/hostname"), "chosen\n");
+}

@@ -131,9 +131,11 @@ impl Guests {
         fs::create_dir(&door).on("create", &door)?;
         // The guest's root is another user and must reach the socket.
         fs::set_permissions(&door, fs::Permissions::from_mode(0o711)).on("open up", &door)?;
-        match &guest.closure {
-            Some(closure) => seats::link(closure.as_path(), &run.closure())?,
-            None => seats::link(&self.config.home(&guest.name), &run.home())?,
+        if let Some(closure) = &guest.closure {
+            seats::link(closure.as_path(), &run.closure())?;
+        }
+        if guest.name.is_seat() {
+            seats::link(&self.config.home(&guest.name), &run.home())?;
         }
         if let Some(filters) = filters {
             // The daemon that opens the door may be another one, with other filters in store.

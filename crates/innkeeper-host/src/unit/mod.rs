@@ -22,6 +22,7 @@ mod error;
 mod exec;
 mod filters;
 mod guests;
+mod host_name;
 mod journal;
 mod leader;
 mod machine_id;

@@ -1,4 +1,5 @@
-//! Seats: guests without a name or a closure that wait at their doors until another guest takes their place.
+//! Seats: guests without a name that wait until another guest takes their place: at their doors without a closure, or with a closure
+//! that they have booted.
 //!
 //! A unit, a cgroup and a machine cannot be renamed. So they keep the seat's name until the next start of the guest that took the
 //! seat, and the run directory leads from one name to the other:

@@ -1,27 +1,51 @@
 //! Table `seats`.
 
-use innkeeper_model::{GuestName, Slot};
-use rusqlite::{Connection, Transaction};
+use innkeeper_model::{GuestName, Slot, StorePath};
+use rusqlite::{Connection, Row, Transaction};
 
-use crate::codec::Text;
+use crate::codec::{Columns, Text};
 use crate::error::QueryError;
 use crate::sql;
 
-pub(crate) fn insert(transaction: &Transaction<'_>, slot: Slot) -> Result<(), QueryError> {
-    let insert = "INSERT INTO seats (slot) VALUES (?1)";
-    sql::execute(transaction, insert, [slot.number()])?;
+/// A guest without a name, which waits until a new guest takes its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Its slot, which is part of its name.
+    pub slot: Slot,
+    /// The closure that it has booted; `None` if it waits at its door.
+    pub closure: Option<StorePath>,
+    /// A guest can take it.
+    pub ready: bool,
+    /// The guest that has taken it.
+    pub guest: Option<GuestName>,
+}
+
+impl Seat {
+    const COLUMNS: &str = "SELECT slot, closure, ready, guest FROM seats";
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            slot: Slot::new(row.get("slot")?),
+            closure: row.opt_text("closure")?,
+            ready: row.get("ready")?,
+            guest: row.opt_text("guest")?,
+        })
+    }
+}
+
+pub(crate) fn insert(
+    transaction: &Transaction<'_>,
+    slot: Slot,
+    closure: Option<&StorePath>,
+) -> Result<(), QueryError> {
+    let insert = "INSERT INTO seats (slot, closure) VALUES (?1, ?2)";
+    sql::execute(transaction, insert, (slot.number(), closure.map(Text)))?;
     Ok(())
 }
 
-pub(crate) fn list(connection: &Connection) -> Result<Vec<Slot>, QueryError> {
-    let query = "SELECT slot FROM seats ORDER BY slot";
-    sql::all(connection, query, (), |row| row.get(0).map(Slot::new))
-}
-
-/// Returns the slots of seats that a guest can take.
-pub(crate) fn ready(connection: &Connection) -> Result<Vec<Slot>, QueryError> {
-    let query = "SELECT slot FROM seats WHERE guest IS NULL AND ready ORDER BY slot";
-    sql::all(connection, query, (), |row| row.get(0).map(Slot::new))
+pub(crate) fn list(connection: &Connection) -> Result<Vec<Seat>, QueryError> {
+    let query = format!("{} ORDER BY slot", Seat::COLUMNS);
+    sql::all(connection, &query, (), Seat::read)
 }
 
 /// Reports whether a seat has this name.
@@ -55,25 +79,28 @@ pub(crate) fn retire(transaction: &Transaction<'_>) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Gives a seat that is ready to a guest, which must be inserted in the same transaction. Returns its slot.
+/// Gives a seat that is ready to a guest, which must be inserted in the same transaction: one that has booted the closure, or
+/// without `closure` one at its door. Returns its slot.
 pub(crate) fn take(
     transaction: &Transaction<'_>,
     guest: &GuestName,
+    closure: Option<&StorePath>,
 ) -> Result<Option<Slot>, QueryError> {
     let update = "UPDATE seats SET guest = ?1
-         WHERE slot = (SELECT min(slot) FROM seats WHERE guest IS NULL AND ready)
+         WHERE slot = (SELECT min(slot) FROM seats WHERE guest IS NULL AND ready AND closure IS ?2)
          RETURNING slot";
-    sql::first(transaction, update, [Text(guest)], |row| {
-        row.get(0).map(Slot::new)
-    })
+    sql::first(
+        transaction,
+        update,
+        (Text(guest), closure.map(Text)),
+        |row| row.get(0).map(Slot::new),
+    )
 }
 
-/// Returns the slot of the seat that a guest has taken.
-pub(crate) fn of(connection: &Connection, guest: &GuestName) -> Result<Option<Slot>, QueryError> {
-    let query = "SELECT slot FROM seats WHERE guest = ?1";
-    sql::first(connection, query, [Text(guest)], |row| {
-        row.get(0).map(Slot::new)
-    })
+/// Returns the seat that a guest has taken.
+pub(crate) fn of(connection: &Connection, guest: &GuestName) -> Result<Option<Seat>, QueryError> {
+    let query = format!("{} WHERE guest = ?1", Seat::COLUMNS);
+    sql::first(connection, &query, [Text(guest)], Seat::read)
 }
 
 /// Deletes the seat that a guest has taken. The slot stays the guest's.

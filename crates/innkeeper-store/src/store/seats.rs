@@ -1,25 +1,26 @@
-//! Seats: guests without a name that wait at their doors until a new guest takes their place. A seat is named by its slot
-//! ([`GuestName::of_seat`]).
+//! Seats: guests without a name that wait until a new guest takes their place, at their doors or with a closure that they have
+//! booted. A seat is named by its slot ([`GuestName::of_seat`]).
 
-use innkeeper_model::{Guest, GuestName, Operation, Slot, Verb};
+use innkeeper_model::{Guest, GuestName, Operation, Slot, StorePath, Verb};
 
 use super::Store;
 use super::guests::{begin, refuse_taken};
 use crate::database::Durability;
 use crate::error::StoreError;
 use crate::sql::guests::NewGuest;
+use crate::sql::seats::Seat;
 use crate::sql::{held, seats, slots};
 
 /// The most slots that are skipped because guests have the names of their seats.
 const MAX_SKIPPED: u32 = 100;
 
 impl Store {
-    /// Records a seat that is about to be made, and reserves its slot. Durable.
+    /// Records a seat that is about to be made, and reserves its slot. With `closure`, it is to boot that. Durable.
     ///
     /// # Errors
     /// [`StoreError::NoSlotLeft`].
-    pub async fn add_seat(&self) -> Result<Slot, StoreError> {
-        let range = self.range;
+    pub async fn add_seat(&self, closure: Option<&StorePath>) -> Result<Slot, StoreError> {
+        let (range, closure) = (self.range, closure.cloned());
         self.insert("record a seat", move |transaction| {
             let mut skipped = 0;
             loop {
@@ -28,7 +29,7 @@ impl Store {
                 if !seats::is_used(transaction, &name)?
                     && !held::has_any(transaction, std::slice::from_ref(&name))?
                 {
-                    seats::insert(transaction, slot)?;
+                    seats::insert(transaction, slot, closure.as_ref())?;
                     return Ok(slot);
                 }
                 // The counter has moved on. The slot is the oldest free one at the earliest after a round.
@@ -67,21 +68,27 @@ impl Store {
         self.write(action, Durability::Now, seats::retire).await
     }
 
-    /// Records a new guest as [`Store::create_guest`] does, with the slot of a seat that is ready. Returns `None` if none is
-    /// ready. Durable. The guest has the seat until [`Store::leave_seat`].
+    /// Records a new guest as [`Store::create_guest`] does, with the slot of a seat that is ready: one that has booted the guest's
+    /// closure if `is_warm`, or one at its door. Returns `None` if none is ready. Durable. The guest has the seat until
+    /// [`Store::leave_seat`].
     ///
     /// # Errors
     /// As [`Store::create_guest`].
     pub async fn create_guest_at_seat(
         &self,
         new: NewGuest,
+        is_warm: bool,
         actor: &str,
     ) -> Result<Option<(Guest, Operation)>, StoreError> {
         let actor = actor.to_owned();
         self.insert("record a guest", move |transaction| {
             refuse_taken(transaction, &new)?;
             held::refuse(transaction, &new.name)?;
-            let Some(slot) = seats::take(transaction, &new.name)? else {
+            let closure = new.closure.as_ref().filter(|_| is_warm);
+            if is_warm && closure.is_none() {
+                return Ok(None);
+            }
+            let Some(slot) = seats::take(transaction, &new.name, closure)? else {
                 return Ok(None);
             };
             begin(transaction, slot, new, None, Verb::Create, &actor).map(Some)
@@ -93,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     /// Only if the database cannot be read.
-    pub async fn seat_of(&self, guest: &GuestName) -> Result<Option<Slot>, StoreError> {
+    pub async fn seat_of(&self, guest: &GuestName) -> Result<Option<Seat>, StoreError> {
         let guest = guest.clone();
         self.read("read a guest's seat", move |connection| {
             seats::of(connection, &guest)
@@ -128,19 +135,11 @@ impl Store {
         .await
     }
 
-    /// Returns the slots of all seats, also of those that a guest has taken and not left.
+    /// Returns all seats, also those that a guest has taken and not left.
     ///
     /// # Errors
     /// Only if the database cannot be read.
-    pub async fn seats(&self) -> Result<Vec<Slot>, StoreError> {
+    pub async fn seats(&self) -> Result<Vec<Seat>, StoreError> {
         self.read("read the seats", seats::list).await
-    }
-
-    /// Returns the slots of seats that a guest can take.
-    ///
-    /// # Errors
-    /// Only if the database cannot be read.
-    pub async fn ready_seats(&self) -> Result<Vec<Slot>, StoreError> {
-        self.read("read the seats", seats::ready).await
     }
 }

@@ -41,9 +41,10 @@ const VERSION_24: &str = include_str!("dumps/version-24.sql");
 const VERSION_25: &str = include_str!("dumps/version-25.sql");
 const VERSION_26: &str = include_str!("dumps/version-26.sql");
 const VERSION_27: &str = include_str!("dumps/version-27.sql");
+const VERSION_28: &str = include_str!("dumps/version-28.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 27;
+const NEWEST: i64 = 28;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -506,11 +507,12 @@ async fn version_25_is_migrated_with_its_data() {
     let (_directory, store) = restore(VERSION_24);
     assert_eq!(store.seats().await.expect("reads"), []);
     let (_directory, store) = restore(VERSION_25);
-    let seats = [Slot::new(2), Slot::new(7)];
-    assert_eq!(store.seats().await.expect("reads"), seats);
-    assert_eq!(store.ready_seats().await.expect("reads"), seats[1..]);
+    let seats = store.seats().await.expect("reads");
+    let slots: Vec<_> = seats.iter().map(|seat| seat.slot).collect();
+    assert_eq!(slots, [Slot::new(2), Slot::new(7)]);
+    assert!(seats[1].ready && seats[1].guest.is_none());
     let of_web = store.seat_of(&name("web")).await.expect("reads");
-    assert_eq!(of_web, Some(seats[0]));
+    assert_eq!(of_web.as_ref(), Some(&seats[0]));
 }
 
 #[tokio::test]
@@ -554,6 +556,20 @@ async fn version_27_is_migrated_with_its_data() {
         .map(|entry| (entry.seq, entry.result))
         .collect();
     assert_eq!(results, [(4, Some("ok".to_owned())), (5, None)]);
+}
+
+#[tokio::test]
+async fn version_28_is_migrated_with_its_data() {
+    let closures = async |dump| {
+        let (_directory, store) = restore(dump);
+        let seats = store.seats().await.expect("reads");
+        seats
+            .into_iter()
+            .map(|seat| seat.closure)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(closures(VERSION_27).await, [None, None]);
+    assert_eq!(closures(VERSION_28).await, [None, None, Some(closure())]);
 }
 
 #[test]

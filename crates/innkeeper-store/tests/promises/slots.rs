@@ -8,7 +8,9 @@ use innkeeper_model::{Code, Explain, Slot, SlotRange};
 use innkeeper_store::StoreError;
 use proptest::prelude::*;
 
-use crate::support::{Fixture, SUBNET, create, database, forget, name, new_guest, wide_guest};
+use crate::support::{
+    Fixture, SUBNET, closure, create, database, forget, name, new_guest, wide_guest,
+};
 
 const CREATORS: u32 = 64;
 
@@ -323,7 +325,7 @@ proptest! {
 async fn seat_never_has_the_name_of_a_guest() {
     let fixture = Fixture::new(SUBNET);
     create(&fixture.store, "0-door-2").await;
-    let seat = fixture.store.add_seat().await.expect("a seat");
+    let seat = fixture.store.add_seat(None).await.expect("a seat");
     assert_eq!(seat.number(), 3);
     let refused = fixture
         .store
@@ -335,7 +337,7 @@ async fn seat_never_has_the_name_of_a_guest() {
     assert_eq!(held.expect_err("the seat's name").code(), Code::GuestExists);
     let hold = fixture.store.hold_names(vec![name("0-door-4")]).await;
     let _hold = hold.expect("free");
-    let next = fixture.store.add_seat().await.expect("a seat");
+    let next = fixture.store.add_seat(None).await.expect("a seat");
     assert_eq!(next.number(), 5);
     fixture.store.delete_seat(seat).await.expect("deleted");
     create(&fixture.store, "0-door-3").await;
@@ -347,9 +349,9 @@ async fn guest_takes_the_slot_of_a_seat_that_is_ready() {
     let taken = || {
         fixture
             .store
-            .create_guest_at_seat(new_guest("web"), "uid:0")
+            .create_guest_at_seat(new_guest("web"), false, "uid:0")
     };
-    let seat = fixture.store.add_seat().await.expect("a seat");
+    let seat = fixture.store.add_seat(None).await.expect("a seat");
     assert_eq!(taken().await.expect("recorded"), None, "it is not ready");
     assert!(fixture.store.set_seat_ready(seat, true).await.expect("set"));
     fixture.store.retire_seats().await.expect("retired");
@@ -358,7 +360,8 @@ async fn guest_takes_the_slot_of_a_seat_that_is_ready() {
     let (guest, _) = taken().await.expect("recorded").expect("a seat");
     assert_eq!(guest.slot, seat);
     let web = name("web");
-    assert_eq!(fixture.store.seat_of(&web).await.expect("read"), Some(seat));
+    let taken = fixture.store.seat_of(&web).await.expect("read");
+    assert_eq!(taken.map(|taken| taken.slot), Some(seat));
     assert!(
         !fixture
             .store
@@ -374,4 +377,33 @@ async fn guest_takes_the_slot_of_a_seat_that_is_ready() {
     assert_eq!(fixture.store.seats().await.expect("read"), []);
     let report = fixture.store.slots().await.expect("report");
     assert_eq!(report.in_use(), 2);
+}
+
+#[tokio::test]
+async fn guest_takes_a_seat_that_has_booted_its_closure() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let take = async |guest: &str, is_warm| {
+        let new = innkeeper_store::NewGuest {
+            closure: Some(closure()),
+            ..new_guest(guest)
+        };
+        let taken = store.create_guest_at_seat(new, is_warm, "uid:0");
+        taken.await.expect("recorded").map(|(guest, _)| guest.slot)
+    };
+    let other = "/nix/store/00000000000000000000000000000000-other";
+    let other = innkeeper_model::StorePath::parse(other).expect("valid");
+    let mut slots = Vec::new();
+    for closure in [None, Some(&other), Some(&closure())] {
+        let slot = store.add_seat(closure).await.expect("a seat");
+        store.set_seat_ready(slot, true).await.expect("set");
+        slots.push(slot);
+    }
+    assert_eq!(take("warm", true).await, Some(slots[2]));
+    assert_eq!(take("late", true).await, None);
+    assert_eq!(take("cold", false).await, Some(slots[0]));
+    assert_eq!(take("next", false).await, None);
+    let free = store.seats().await.expect("read");
+    let free = free.into_iter().filter(|seat| seat.guest.is_none());
+    assert_eq!(free.map(|seat| seat.slot).collect::<Vec<_>>(), [slots[1]]);
 }

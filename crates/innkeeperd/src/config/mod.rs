@@ -20,7 +20,7 @@ use innkeeper_model::api::{Check, ConfigReport, Verdict};
 use innkeeper_model::chain;
 pub use innkeeper_service::ConfigError;
 use innkeeper_service::{Settings, Webhook};
-pub use pool::PoolSettings;
+pub use pool::{PoolSettings, WarmSettings};
 pub use pressure::PressureSettings;
 pub use previews::{
     BuildSettings, CaddySettings, DatabaseSettings, DraftPreviews, EvaluationSettings,

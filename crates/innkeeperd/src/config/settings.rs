@@ -507,9 +507,10 @@ impl Config {
         self.storage
             .validate()
             .and_then(|()| self.rest.validate())
-            .and_then(|()| self.pool.validate())
             .and_then(|()| self.pressure.validate())
-            .map_err(|(setting, problem)| ConfigError::value(setting, problem))
+            .map_err(|(setting, problem)| ConfigError::value(setting, problem))?;
+        let pool = self.pool.validate(&self.nix.flake, &self.nix.attribute);
+        pool.map_err(|(setting, problem)| ConfigError::value(setting, &problem))
     }
 }
 

@@ -276,3 +276,38 @@ fn storage_that_lvm_would_reject_is_rejected() {
         StorageDriver::LvmThin
     );
 }
+
+#[test]
+fn warm_guests_have_a_flake_or_a_closure() {
+    let closure = "/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-agent";
+    let text = format!(
+        "[nix]\nflake = '/fleet#x'\n[pool]\nwarm = [{{ size = 1 }}, {{ closure = '{closure}', size = 2 }}, {{ flake = 'github:a/b#c', size = 3 }}]"
+    );
+    let config = load_text(&text, &[]).expect("valid").config;
+    let warm = config.pool.warm(&config.nix.flake, &config.nix.attribute);
+    let sources = warm.expect("valid").guests.into_iter().map(|guests| {
+        let source = serde_json::to_string(&guests.source).expect("JSON");
+        (source, guests.size)
+    });
+    let expected = [
+        (r#"{"flake":"/fleet#x"}"#.to_owned(), 1),
+        (format!(r#"{{"path":"{closure}"}}"#), 2),
+        (r#"{"flake":"github:a/b#c"}"#.to_owned(), 3),
+    ];
+    assert_eq!(sources.collect::<Vec<_>>(), expected);
+    let refused = |warm: &str, part: &str| {
+        let error = error(&format!("[pool]\nwarm = [{warm}]"), &[]);
+        assert!(
+            error.contains("pool.warm") && error.contains(part),
+            "{error}"
+        );
+    };
+    refused("{ size = 1 }", "nix.flake");
+    refused(
+        &format!("{{ closure = '{closure}', flake = '/fleet', size = 1 }}"),
+        "not both",
+    );
+    refused("{ flake = '/fleet', size = 101 }", "at most 100");
+    let busy = error("[pool]\nbusy_percent = 101", &[]);
+    assert!(busy.contains("pool.busy_percent"), "{busy}");
+}

@@ -270,7 +270,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             nix: nix.as_deref(),
             devices: &devices,
             // machined cannot rename a machine.
-            register: self.supervisor.registers() && closure.is_some(),
+            register: self.supervisor.registers() && !name.is_seat(),
             filters_at_door: filters.is_some(),
         });
         Ok(Ready {

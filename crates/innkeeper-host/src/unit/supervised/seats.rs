@@ -6,8 +6,8 @@ use innkeeper_facilities::UnitSeen;
 use innkeeper_model::{Guest, GuestName, UnitPhase};
 
 use super::super::error::UnitError;
-use super::super::seats;
 use super::super::supervisor::Supervisor;
+use super::super::{host_name, seats};
 use super::SupervisedUnits;
 use crate::FileErrorExt;
 
@@ -30,6 +30,16 @@ impl<S: Supervisor> SupervisedUnits<S> {
         Ok(fs::write(&limited, "").on("write", &limited)?)
     }
 
+    /// Gives a guest that runs its name.
+    async fn name_host(&self, guest: &GuestName) -> Result<(), UnitError> {
+        match self.leader(guest)? {
+            Some(leader) => {
+                host_name::set(guest, leader, &self.supervisor.groups(guest).guest).await
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(super) async fn take_seat(&self, seat: &GuestName, guest: &Guest) -> Result<(), UnitError> {
         let name = &guest.name;
         let closure = guest.closure.as_ref().ok_or_else(|| UnitError::NoClosure {
@@ -47,9 +57,11 @@ impl<S: Supervisor> SupervisedUnits<S> {
             if is_taken {
                 seats::rename(config, seat, name, closure)?;
                 self.guests.waiting.rename(seat, name);
-                return match self.look(name).await? {
-                    Some(seen) if matches!(seen.phase, UnitPhase::AtDoor | UnitPhase::Running) => {
-                        self.supervisor.limit(guest).await
+                return match self.look(name).await?.map(|seen| seen.phase) {
+                    Some(UnitPhase::AtDoor) => self.supervisor.limit(guest).await,
+                    Some(UnitPhase::Running) => {
+                        self.supervisor.limit(guest).await?;
+                        self.name_host(name).await
                     }
                     _ => Ok(()),
                 };

@@ -203,3 +203,57 @@ async fn removal_of_a_guest_at_a_seat_can_be_repeated_after_a_failure() {
     assert!(!left.exists());
     assert_eq!(host.traces().difference(&before).next(), None);
 }
+
+/// The console and the limits of a warm guest follow it as those of one that waits at its door.
+#[tokio::test]
+async fn guest_takes_a_seat_that_has_booted_and_is_paused() {
+    let test = "guest_takes_a_seat_that_has_booted_and_is_paused";
+    let Some(host) = Host::new(test).await else {
+        return;
+    };
+    let units = host.units().await;
+    let before = host.traces();
+    let web = host.guest("web", "");
+    let name = GuestName::of_seat(web.slot);
+    let warm = host.guest(name.as_str(), "echo $(hostname) boots");
+    #[expect(clippy::disallowed_methods, reason = "no guest wrote this tree")]
+    fs::remove_dir_all(host.config.home(&web.name)).expect("not made yet");
+    let waiting = boot(&units, &warm).await;
+    await_line(&units, &warm, &format!("{name} boots")).await;
+    if !units.freeze(&warm.name).await.expect("asked") {
+        units.remove(&warm.name).await.expect("removed");
+        eprintln!("INNKEEPER-NOT-RUN: {test}: no freezer for guests");
+        return;
+    }
+    let mut guest = web;
+    guest.limits.memory = MemorySize::from_bytes(128 << 20);
+    // A daemon that is killed before it has recorded this takes the seat again.
+    for _ in 0..2 {
+        take(&host, &units, &warm, &guest).await;
+        let seen = units.phase(&guest.name).await.expect("a look");
+        let seen = seen.expect("there");
+        assert_eq!(
+            (seen.phase, seen.leader, seen.frozen),
+            (UnitPhase::Running, waiting.leader, true)
+        );
+    }
+    assert_eq!(phase(&units, &warm).await, None, "the name is free");
+    if let Some(limit) = memory_limit(&host, &guest).await {
+        assert_eq!(limit, (128 << 20).to_string());
+    }
+    // Another daemon continues it.
+    drop(units);
+    let units = host.units().await;
+    units.thaw(&guest.name).await.expect("continued");
+    assert_eq!(shell(&units, &guest, "hostname").await, "web");
+    assert!(console(&units, &guest).await.contains("boots"));
+    let mut endings = units.endings();
+    units.stop(&guest.name).await.expect("stopped");
+    ended(&mut endings, &guest).await;
+    units.remove(&guest.name).await.expect("removed");
+    assert_eq!(host.traces().difference(&before).next(), None);
+    boot(&units, &guest).await;
+    assert_eq!(host.config.unit_name(&guest.name), guest.name);
+    units.remove(&guest.name).await.expect("removed");
+    assert_eq!(host.traces().difference(&before).next(), None);
+}
