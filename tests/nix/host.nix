@@ -236,6 +236,11 @@ in
     };
   };
   inherit (config.services.innkeeper) settings;
+  devDatabase = {
+    inherit (development.services.postgresql) authentication;
+    inherit (development.systemd.services.innkeeper-dev-database) script;
+    url = development.environment.sessionVariables.DATABASE_URL;
+  };
   pgHba = config.services.postgresql.authentication;
   previews = {
     "a repository's own configuration is taken as it is" =
@@ -350,6 +355,12 @@ in
       && !(guest.systemd.services ? systemd-oomd)
       && !(guest.systemd.services ? generate-shutdown-ramfs)
       && !(guest.systemd.services ? "container@")
+    ) everyGuest;
+    "a guest mounts nothing that nspawn has mounted" = lib.all (
+      guest: guest.boot ? isNspawnContainer || guest.boot.specialFileSystems == { }
+    ) everyGuest;
+    "a guest allows ping to the groups that it has" = lib.all (
+      guest: guest.boot.kernel.sysctl."net.ipv4.ping_group_range" == "0 65535"
     ) everyGuest;
     "ids of users in guests are among the 65536 of a guest" = lib.all (
       guest:
