@@ -14,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use innkeeper_service::server::{Link, client_address};
-use innkeeper_service::{LogThrottle, PeerQuota};
+use innkeeper_service::{LogThrottle, PeerQuota, PeerSlot};
 use ipnet::IpNet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 use crate::config::Config;
@@ -27,8 +28,9 @@ use crate::ready::Ready;
 use crate::refuse::Refusal;
 use crate::upload::{self, Pace};
 
-/// The share of all connections that the requests of one address may occupy: a quarter.
-const SHARE: usize = 4;
+/// The maximum number of requests and tunnels that are passed on at a time: innkeeperd accepts 256 connections from the gateway,
+/// and its own state must be readable meanwhile.
+const MAX_FORWARDS: usize = 240;
 
 /// The share of all connections on which bodies without a valid token of one address are read to their end.
 const DISCARD_SHARE: usize = 16;
@@ -39,7 +41,9 @@ pub(crate) struct Context {
     metrics: Metrics,
     daemon: Daemon,
     ready: Ready,
+    /// The requests that are passed on: those of each address, half of all at most, and all together.
     addresses: PeerQuota,
+    forwards: Arc<Semaphore>,
     discards: PeerQuota,
     /// The servers in front of Caddy.
     proxies: Vec<IpNet>,
@@ -50,12 +54,14 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(config: &Config, credentials: Arc<Credentials>, metrics: Metrics) -> Self {
         let gateway = &config.gateway;
+        let forwards = gateway.max_connections.min(MAX_FORWARDS);
         Self {
             credentials,
             metrics,
             daemon: Daemon::new(gateway.daemon_socket(&config.runtime_dir)),
             ready: Ready::default(),
-            addresses: PeerQuota::new(gateway.max_connections / SHARE),
+            addresses: PeerQuota::new(forwards / 2),
+            forwards: Arc::new(Semaphore::new(forwards)),
             discards: PeerQuota::new(gateway.max_connections / DISCARD_SHARE),
             proxies: config.caddy.trusted_proxies.clone(),
             pace: Pace {
@@ -164,7 +170,7 @@ async fn respond(
 struct Admitted {
     request: Request<Body>,
     protocol: Option<axum::http::HeaderValue>,
-    slot: innkeeper_service::PeerSlot,
+    slot: (PeerSlot, OwnedSemaphorePermit),
 }
 
 /// Returns a request as innkeeperd receives it, or the reason for which it does not, with the body.
@@ -191,7 +197,9 @@ fn admit(
             return Err((refusal, body));
         }
     };
-    let Some(slot) = context.addresses.acquire(source) else {
+    let address = context.addresses.acquire(source);
+    let total = Arc::clone(&context.forwards).try_acquire_owned().ok();
+    let Some(slot) = address.zip(total) else {
         return Err((Refusal::TooManyRequests, body));
     };
     let protocol = headers::protocol(&head.headers);

@@ -19,7 +19,7 @@ pub(crate) enum Refusal {
     Unauthorized,
     /// Too many requests of its address had none.
     TooManyFailures(Duration),
-    /// Too many requests of its address are in progress.
+    /// Too many requests of its address, or of all together, are in progress.
     TooManyRequests,
     /// Its URL is not of the API.
     NotFound,
@@ -52,7 +52,7 @@ impl Refusal {
             ),
             Self::TooManyRequests => (
                 Code::TooManyRequests,
-                "too many requests of this address are in progress",
+                "too many requests of this address, or of all together, are in progress",
                 "End some of them, such as `logs --follow` or port forwarding, then try again.",
             ),
             Self::NotFound => (
