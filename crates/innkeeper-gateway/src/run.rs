@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::chain;
-use innkeeper_service::server::{self, Limits};
+use innkeeper_service::server::{self, Limits, Passed};
 use innkeeper_service::{Gateway, systemd};
 use nix::unistd::{Group, chown};
 use tokio::net::{TcpListener, UnixListener};
@@ -60,8 +60,9 @@ pub fn run(loaded: &Loaded) -> Result<(), GatewayError> {
 async fn serve(loaded: &Loaded) -> Result<(), GatewayError> {
     let config = &loaded.config;
     let (pairs, current) = watch::channel(Arc::new(Pairs::load(config)?));
-    let listener = listen(&config.gateway)?;
-    let metrics_listener = listen_for_metrics(&config.gateway)?;
+    let mut passed = Passed::receive();
+    let listener = listen(&config.gateway, &mut passed)?;
+    let metrics_listener = listen_for_metrics(&config.gateway, &mut passed)?;
     let published = Published::new(config.gateway.published_tokens(&config.runtime_dir));
     let credentials = Arc::new(Credentials::new(published, current));
     let metrics = Metrics::default();
@@ -139,9 +140,10 @@ fn reload(loaded: &Loaded, pairs: &watch::Sender<Arc<Pairs>>) {
     }
 }
 
-fn listen(gateway: &Gateway) -> Result<UnixListener, GatewayError> {
+fn listen(gateway: &Gateway, passed: &mut Passed) -> Result<UnixListener, GatewayError> {
     let admit = |path: &Path| admit_group(path, &gateway.socket_group);
-    server::unix(&gateway.socket, admit).map_err(|source| GatewayError::Listen {
+    let listener = passed.unix(0, &gateway.socket, admit);
+    listener.map_err(|source| GatewayError::Listen {
         path: gateway.socket.clone(),
         source,
     })
@@ -160,12 +162,15 @@ fn admit_group(path: &Path, group: &str) -> io::Result<()> {
 }
 
 /// Listens on the address of the metrics, if one is configured.
-fn listen_for_metrics(gateway: &Gateway) -> Result<Option<TcpListener>, GatewayError> {
+fn listen_for_metrics(
+    gateway: &Gateway,
+    passed: &mut Passed,
+) -> Result<Option<TcpListener>, GatewayError> {
     // Validated: it is an address, or empty.
     let Ok(address) = gateway.metrics_listen.parse() else {
         return Ok(None);
     };
-    let listener = server::tcp(METRICS_SOCKET, address);
+    let listener = passed.tcp(METRICS_SOCKET, address);
     let listener = listener.map_err(|source| GatewayError::Metrics {
         address: address.to_string(),
         source,

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use innkeeper_service::server::{self, Limits};
+use innkeeper_service::server::{self, Limits, Passed};
 use innkeeper_service::systemd;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -82,7 +82,8 @@ async fn serve(loaded: &Loaded) -> Result<(), PagesError> {
 fn listen(path: &Path) -> Result<UnixListener, PagesError> {
     // Caddy's user differs from installation to installation, and the pages are public.
     let everybody = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o666));
-    server::unix(path, everybody).map_err(|source| PagesError::Listen {
+    let listener = Passed::receive().unix(0, path, everybody);
+    listener.map_err(|source| PagesError::Listen {
         path: path.to_owned(),
         source,
     })

@@ -25,7 +25,7 @@ use tracing::debug;
 
 use crate::quota::{PeerQuota, PeerSlot};
 pub use client::client_address;
-pub use listen::{Listener, tcp, unix};
+pub use listen::{Listener, Passed};
 use stall::StallGuard;
 
 /// The pause after a failed accept, for example when no file descriptor is left.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::chain;
-use innkeeper_service::server::{self, Limits};
+use innkeeper_service::server::{self, Limits, Passed};
 use innkeeper_service::systemd;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -85,7 +85,8 @@ async fn serve(loaded: &Loaded) -> Result<(), WebhookError> {
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, WebhookError> {
-    server::tcp(0, address).map_err(|source| WebhookError::Listen {
+    let listener = Passed::receive().tcp(0, address);
+    listener.map_err(|source| WebhookError::Listen {
         address: address.to_string(),
         source,
     })

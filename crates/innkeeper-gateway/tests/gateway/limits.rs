@@ -33,7 +33,12 @@ async fn metric(program: &Program, name: &str) -> u64 {
 
 /// Returns the metrics of the program.
 pub(crate) async fn metrics(program: &Program) -> String {
-    let mut stream = tokio::net::TcpStream::connect(&program.metrics)
+    metrics_at(&program.metrics).await
+}
+
+/// Returns the metrics at an address.
+pub(crate) async fn metrics_at(address: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address)
         .await
         .expect("connects");
     let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";

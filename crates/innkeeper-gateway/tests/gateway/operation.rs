@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::process::Stdio;
 
-use crate::limits::metrics;
+use crate::limits::{metrics, metrics_at};
 use crate::support::client::get;
 use crate::support::daemon::Daemon;
 use crate::support::program::{Program, configure, without_rights};
@@ -51,8 +51,8 @@ fn group_that_does_not_exist_is_an_error() {
 }
 
 #[tokio::test]
-async fn socket_from_systemd_is_used() {
-    let test = "operation::socket_from_systemd_is_used";
+async fn sockets_from_systemd_are_used() {
+    let test = "operation::sockets_from_systemd_are_used";
     if !is_installed(test, "systemd-socket-activate", "--version") {
         return;
     }
@@ -62,9 +62,13 @@ async fn socket_from_systemd_is_used() {
     let config = configure(directory.path(), "");
     let socket = directory.path().join("passed.sock");
     let program = without_rights(directory.path());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
     let mut activate = command("systemd-socket-activate");
     activate
         .arg(format!("--listen={}", socket.display()))
+        .arg(format!("--listen={address}"))
         .arg(program.get_program())
         .args(program.get_args())
         .args(["--config".as_ref(), config.as_os_str()])
@@ -75,9 +79,11 @@ async fn socket_from_systemd_is_used() {
     }
     let token = bearer(7);
     let answer = get(&socket, "/v1/guests", &[("authorization", &token)]).await;
+    let metrics = metrics_at(&address).await;
     child.kill().expect("kills");
     child.wait().expect("ends");
     assert_eq!(answer.status(), 200);
+    assert!(metrics.contains("result=\"forwarded\"} 1\n"), "{metrics}");
 }
 
 #[tokio::test]

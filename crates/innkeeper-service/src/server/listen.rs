@@ -49,35 +49,51 @@ impl Listener for UnixListener {
     }
 }
 
-/// Returns the socket that systemd has passed at an index, or else listens on an address.
-///
-/// # Errors
-/// The kernel's.
-pub fn tcp(passed: usize, address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = match ListenFd::from_env().take_tcp_listener(passed)? {
-        Some(passed) => passed,
-        None => std::net::TcpListener::bind(address)?,
-    };
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
-}
+/// The sockets that systemd has passed, in the order of the unit's `ListenStream=`. They can be received once only.
+pub struct Passed(ListenFd);
 
-/// Returns the first socket that systemd has passed, or else listens on a path. `admit` sets the permissions of a new socket.
-///
-/// # Errors
-/// The kernel's, and that of `admit`.
-pub fn unix(path: &Path, admit: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<UnixListener> {
-    let listener = match ListenFd::from_env().take_unix_listener(0)? {
-        Some(passed) => passed,
-        None => {
-            remove_stale(path)?;
-            let listener = std::os::unix::net::UnixListener::bind(path)?;
-            admit(path)?;
-            listener
-        }
-    };
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
+impl Passed {
+    /// Receives the sockets.
+    #[must_use]
+    pub fn receive() -> Self {
+        Self(ListenFd::from_env())
+    }
+
+    /// Returns the passed socket at an index, or else listens on an address.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn tcp(&mut self, index: usize, address: SocketAddr) -> io::Result<TcpListener> {
+        let listener = match self.0.take_tcp_listener(index)? {
+            Some(passed) => passed,
+            None => std::net::TcpListener::bind(address)?,
+        };
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    }
+
+    /// Returns the passed socket at an index, or else listens on a path. `admit` sets the permissions of a new socket.
+    ///
+    /// # Errors
+    /// The kernel's, and that of `admit`.
+    pub fn unix(
+        &mut self,
+        index: usize,
+        path: &Path,
+        admit: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<UnixListener> {
+        let listener = match self.0.take_unix_listener(index)? {
+            Some(passed) => passed,
+            None => {
+                remove_stale(path)?;
+                let listener = std::os::unix::net::UnixListener::bind(path)?;
+                admit(path)?;
+                listener
+            }
+        };
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    }
 }
 
 /// Removes the socket of a former run. Another kind of file stays, and binding fails.
