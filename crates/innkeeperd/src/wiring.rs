@@ -131,7 +131,7 @@ async fn refuse_taken_subnet(
 
 fn concurrent_starts(config: &Config) -> usize {
     match config.engine.concurrent_starts {
-        0 => 2 * std::thread::available_parallelism().map_or(1, usize::from),
+        0 => 4 * std::thread::available_parallelism().map_or(1, usize::from),
         configured => configured,
     }
 }

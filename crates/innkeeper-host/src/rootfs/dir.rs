@@ -23,6 +23,7 @@ use innkeeper_model::api::{Check, PoolReport};
 use innkeeper_model::{
     FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel, StorePath,
 };
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::{RootfsError, profile, skeleton};
 use crate::FileErrorExt;
@@ -382,6 +383,22 @@ pub(super) fn make_guests(config: &DirConfig) -> Result<(), RootfsError> {
     if mode(guests).on("read", guests)? != 0o700 {
         let closed = fs::Permissions::from_mode(0o700);
         fs::set_permissions(guests, closed).on("close", guests)?;
+    }
+    if let Err(error) = spread(guests) {
+        tracing::debug!(%error, "the file system has no flag for top-level directories");
+    }
+    Ok(())
+}
+
+/// Has ext4 place each guest's files in a block group of its own, like those of a top-level directory.
+///
+/// ext4 does not reuse the inodes of removed files for a minute, and each new file passes over all of them in its group.
+/// After a few guests were destroyed, that takes longer than the rest of a create. Other file systems have no such flag.
+fn spread(guests: &Path) -> io::Result<()> {
+    let guests = fs::File::open(guests)?;
+    let flags = ioctl_getflags(&guests)?;
+    if !flags.contains(IFlags::TOPDIR) {
+        ioctl_setflags(&guests, flags | IFlags::TOPDIR)?;
     }
     Ok(())
 }

@@ -227,7 +227,7 @@ pub struct Ssh {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineSettings {
-    /// The maximum number of concurrently starting guests; 0 means twice the number of processors.
+    /// The maximum number of concurrently starting guests; 0 means four times the number of processors.
     pub concurrent_starts: usize,
     /// The interval of the periodic reconciliation, in seconds.
     pub interval_seconds: u64,

@@ -231,6 +231,29 @@ async fn open_directory_is_closed_and_reported() {
 }
 
 #[tokio::test]
+async fn ext4_spreads_guests() {
+    const EXT4: u64 = 0xEF53;
+    let temp = TempRootfs::new(UserIds::Mapped);
+    for _ in 0..2 {
+        temp.rootfs.ensure(&guest("web")).await.expect("makes");
+        let guests = fs::File::open(temp.at("")).expect("guests");
+        let kind = rustix::fs::fstatfs(&guests).expect("a file system").f_type;
+        if u64::try_from(kind) != Ok(EXT4) {
+            eprintln!(
+                "INNKEEPER-NOT-RUN: ext4_spreads_guests: the temporary directory is not on ext4"
+            );
+            return;
+        }
+        let flags = ioctl_getflags(&guests).expect("flags");
+        assert!(flags.contains(IFlags::TOPDIR), "{flags:?}");
+        temp.rootfs
+            .remove(&guest("web").name)
+            .await
+            .expect("removed");
+    }
+}
+
+#[tokio::test]
 async fn observe_fails_if_the_directory_is_unreadable() {
     let temp = TempRootfs::new(UserIds::Mapped);
     fs::create_dir_all(temp.dir.path().join("state")).expect("state");
