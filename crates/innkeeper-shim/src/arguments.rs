@@ -25,13 +25,26 @@ pub(crate) enum Verb {
     FiltersOf { pid: u32 },
     /// `read-filters DIR NSPAWN [ARGS…]`
     ReadFilters { dir: PathBuf, nspawn: Program },
-    /// `supervise --log FILE --log-limit BYTES --exit FILE [--cgroup DIR]… -- PROGRAM [ARGS…]`
+    /// `supervise --log FILE --log-limit BYTES --exit FILE [--cgroup DIR]… [--guest-cgroup DIR]… -- PROGRAM [ARGS…]`
     Supervise(Supervision),
     /// `join [--cgroup DIR]… -- PROGRAM [ARGS…]`
     Join {
         cgroups: Vec<PathBuf>,
         program: Program,
     },
+    /// `limit-users [--mounts FILE] --user FILE -- [NAME LIMIT]…`
+    LimitUsers(UserLimits),
+}
+
+/// Limits of a user namespace.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UserLimits {
+    /// A mount namespace in which `/proc/sys` can be written.
+    pub(crate) mounts: Option<PathBuf>,
+    /// The user namespace.
+    pub(crate) user: PathBuf,
+    /// Files of `/proc/sys/user`, and their contents.
+    pub(crate) limits: Vec<(OsString, OsString)>,
 }
 
 /// The settings of `supervise`. The program starts when a byte arrives on standard input.
@@ -45,6 +58,8 @@ pub(crate) struct Supervision {
     pub(crate) exit: PathBuf,
     /// The cgroups that the supervisor itself enters.
     pub(crate) cgroups: Vec<PathBuf>,
+    /// The cgroups that the program starts in.
+    pub(crate) guest_cgroups: Vec<PathBuf>,
     pub(crate) program: Program,
 }
 
@@ -90,6 +105,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, S
                 log_limit: options.log_limit.ok_or("supervise: missing --log-limit")?,
                 exit: options.exit.ok_or("supervise: missing --exit")?,
                 cgroups: options.cgroups,
+                guest_cgroups: options.guest_cgroups,
                 program: program(arguments)?,
             }))
         }
@@ -97,6 +113,14 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, S
             cgroups: Options::parse(&mut arguments)?.cgroups,
             program: program(arguments)?,
         }),
+        Some("limit-users") => {
+            let options = Options::parse(&mut arguments)?;
+            Ok(Verb::LimitUsers(UserLimits {
+                mounts: options.mounts,
+                user: options.user.ok_or("limit-users: missing --user")?,
+                limits: pairs(arguments)?,
+            }))
+        }
         _ => Err(format!("unknown verb '{}'", verb.display())),
     }
 }
@@ -109,12 +133,28 @@ fn program(mut arguments: impl Iterator<Item = OsString>) -> Result<Program, Str
     })
 }
 
+fn pairs(
+    mut arguments: impl Iterator<Item = OsString>,
+) -> Result<Vec<(OsString, OsString)>, String> {
+    let mut pairs = Vec::new();
+    while let Some(name) = arguments.next() {
+        let value = arguments
+            .next()
+            .ok_or_else(|| format!("{} needs a value", name.display()))?;
+        pairs.push((name, value));
+    }
+    Ok(pairs)
+}
+
 #[derive(Default)]
 struct Options {
     log: Option<PathBuf>,
     log_limit: Option<u64>,
     exit: Option<PathBuf>,
     cgroups: Vec<PathBuf>,
+    guest_cgroups: Vec<PathBuf>,
+    mounts: Option<PathBuf>,
+    user: Option<PathBuf>,
 }
 
 impl Options {
@@ -122,7 +162,7 @@ impl Options {
     fn parse(arguments: &mut impl Iterator<Item = OsString>) -> Result<Self, String> {
         let mut options = Self::default();
         loop {
-            let name = arguments.next().ok_or("missing '--' and a program")?;
+            let name = arguments.next().ok_or("missing '--'")?;
             if name == "--" {
                 return Ok(options);
             }
@@ -134,6 +174,9 @@ impl Options {
                 Some("--log-limit") => options.log_limit = Some(number(&value)?),
                 Some("--exit") => options.exit = Some(value.into()),
                 Some("--cgroup") => options.cgroups.push(value.into()),
+                Some("--guest-cgroup") => options.guest_cgroups.push(value.into()),
+                Some("--mounts") => options.mounts = Some(value.into()),
+                Some("--user") => options.user = Some(value.into()),
                 _ => return Err(format!("unknown option '{}'", name.display())),
             }
         }
@@ -198,6 +241,21 @@ mod tests {
                 nspawn: program("nspawn --quiet -- /shim park /s"),
             })
         );
+    }
+
+    #[test]
+    fn limits_are_pairs() {
+        let limit = |name: &str, limit: &str| (name.into(), limit.into());
+        assert_eq!(
+            parse_line("limit-users --mounts /m --user /u -- a 1 b 2"),
+            Ok(Verb::LimitUsers(UserLimits {
+                mounts: Some("/m".into()),
+                user: "/u".into(),
+                limits: vec![limit("a", "1"), limit("b", "2")],
+            }))
+        );
+        assert!(parse_line("limit-users --user /u -- a").is_err());
+        assert!(parse_line("limit-users -- a 1").is_err());
     }
 
     #[test]

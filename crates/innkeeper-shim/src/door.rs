@@ -206,12 +206,21 @@ pub(crate) struct ExecuteError {
 }
 
 /// Replaces this process by `program`, with the same environment. Returns only on failure.
+pub(crate) fn execute(program: &Program) -> ExecuteError {
+    execute_with(program, |command| command)
+}
+
+/// Replaces this process like [`execute`]. `set` sets the program's standard input and output.
 #[expect(
     clippy::disallowed_methods,
     reason = "this program holds no secrets, and has no crate::command"
 )]
-pub(crate) fn execute(program: &Program) -> ExecuteError {
-    let error = Command::new(&program.path).args(&program.arguments).exec();
+pub(crate) fn execute_with(
+    program: &Program,
+    set: impl FnOnce(&mut Command) -> &mut Command,
+) -> ExecuteError {
+    let mut command = Command::new(&program.path);
+    let error = set(command.args(&program.arguments)).exec();
     ExecuteError {
         message: format!("cannot execute {}: {error}", program.path.display()),
         status: if error.kind() == ErrorKind::NotFound {

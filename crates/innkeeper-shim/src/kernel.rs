@@ -1,17 +1,22 @@
 //! The system calls for which the standard library has no function: installing a system call filter, reading those of
-//! another process, and setting the host name (`seccomp(2)`, `ptrace(2)`, `sethostname(2)`).
+//! another process, setting the host name, starting a process in a cgroup, and entering a namespace (`seccomp(2)`,
+//! `ptrace(2)`, `sethostname(2)`, `clone3(2)`, `setns(2)`).
 //!
 //! The only file of the workspace with `unsafe`. The program has no dependencies, and no safe library installs a given filter
 //! without setting `no_new_privs`.
 
 #![expect(
     unsafe_code,
-    reason = "prctl and ptrace, which no safe library offers for filters; sethostname, without a dependency"
+    reason = "prctl and ptrace, which no safe library offers for filters; clone3, sethostname and setns, without a dependency"
 )]
 
 use std::ffi::{OsStr, c_char, c_int, c_long, c_ulong, c_void};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::ptr;
 
 /// The maximum length of a filter (`BPF_MAXINSNS`).
@@ -29,10 +34,20 @@ const PTRACE_INTERRUPT: c_int = 0x4207;
 const PTRACE_SECCOMP_GET_FILTER: c_int = 0x420c;
 const PTRACE_SECCOMP_GET_METADATA: c_int = 0x420d;
 
+// `asm-generic/unistd.h`, `linux/sched.h` and `asm-generic/signal.h`: the same on the architectures that Rust supports.
+const SYS_CLONE3: c_long = 435;
+const CLONE_PARENT: u64 = 1 << 15;
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+const SIGCHLD: u64 = 17;
+
 unsafe extern "C" {
     fn prctl(option: c_int, ...) -> c_int;
     fn ptrace(request: c_int, ...) -> c_long;
     fn sethostname(name: *const c_char, length: usize) -> c_int;
+    fn syscall(number: c_long, ...) -> c_long;
+    fn fork() -> c_int;
+    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
+    fn setns(file: c_int, kind: c_int) -> c_int;
 }
 
 /// `struct sock_fprog`.
@@ -47,6 +62,104 @@ struct Program {
 struct Metadata {
     index: u64,
     flags: u64,
+}
+
+/// `struct clone_args`, as far as Linux 5.7 has it.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// The result of a fork.
+pub(crate) enum Forked {
+    /// This process is the new one.
+    Child,
+    /// This process is the parent.
+    Parent(Child),
+}
+
+/// A process that this one has forked.
+pub(crate) struct Child(c_int);
+
+impl Child {
+    /// Waits until the process has ended.
+    pub(crate) fn wait(self) -> io::Result<ExitStatus> {
+        let mut status = 0;
+        loop {
+            // SAFETY: the kernel writes one `int`.
+            let result = unsafe { waitpid(self.0, &raw mut status, 0) };
+            match check(result.into()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map(|_| ExitStatus::from_raw(status)),
+            }
+        }
+    }
+}
+
+/// The parent of a forked process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// The process that forks.
+    This,
+    /// Its own parent, which has to wait for both then.
+    Own,
+}
+
+/// Forks this process, which must have one thread. The child starts in `cgroup`, the directory of a cgroup of version 2.
+///
+/// Fails with ENOSYS before Linux 5.7, and in containers that forbid `clone3(2)`.
+pub(crate) fn fork_into(cgroup: &File, parent: Parent) -> io::Result<Forked> {
+    let (flags, exit_signal) = match parent {
+        Parent::This => (CLONE_INTO_CGROUP, SIGCHLD),
+        // It sends the same signal as this process.
+        Parent::Own => (CLONE_INTO_CGROUP | CLONE_PARENT, 0),
+    };
+    let arguments = CloneArguments {
+        flags,
+        exit_signal,
+        cgroup: u64::try_from(cgroup.as_raw_fd()).map_err(io::Error::other)?,
+        ..CloneArguments::default()
+    };
+    // SAFETY: without CLONE_VM, this is a fork: the child has its own copy of the memory, and of the only thread. The kernel
+    // reads the arguments.
+    forked(unsafe {
+        syscall(
+            SYS_CLONE3,
+            &raw const arguments,
+            size_of::<CloneArguments>(),
+        )
+    })
+}
+
+/// Forks this process, which must have one thread.
+pub(crate) fn fork_here() -> io::Result<Forked> {
+    // SAFETY: the child has its own copy of the memory, and of the only thread.
+    forked(unsafe { fork() }.into())
+}
+
+fn forked(result: c_long) -> io::Result<Forked> {
+    Ok(match check(result)? {
+        0 => Forked::Child,
+        pid => Forked::Parent(Child(c_int::try_from(pid).map_err(io::Error::other)?)),
+    })
+}
+
+/// Moves this process, which must have one thread, to a namespace of any kind.
+pub(crate) fn enter_namespace(namespace: &File) -> io::Result<()> {
+    // SAFETY: the kernel reads the number of an open file. No memory is shared with other threads.
+    let result = unsafe { setns(namespace.as_raw_fd(), 0) };
+    check(result.into()).map(drop)
 }
 
 /// Adds a filter to those of this thread, without flags, as nspawn does. Requires CAP_SYS_ADMIN in the user namespace or

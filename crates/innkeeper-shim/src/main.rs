@@ -11,14 +11,17 @@
 //! | `park` | first process in that guest | waits until it is ended |
 //! | `supervise` | host | records a guest's log and exit status, also while the daemon does not run |
 //! | `join` | host | enters cgroups and executes a program |
+//! | `limit-users` | host | limits the use of a user namespace's kernel tables |
 
 mod arguments;
 mod door;
 mod filters;
 mod join;
 mod kernel;
+mod limit;
 mod log;
 mod read_filters;
+mod spawn;
 mod supervise;
 
 use std::io::Write as _;
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::ReadFilters { dir, nspawn } => read_filters::run(&dir, &nspawn),
         Verb::Supervise(settings) => supervise::run(&settings),
         Verb::Join { cgroups, program } => join::run(&cgroups, &program),
+        Verb::LimitUsers(limits) => limit::run(&limits),
     }
 }
 

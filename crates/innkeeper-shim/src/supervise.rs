@@ -4,20 +4,33 @@ use std::fs;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{self, ExitCode, ExitStatus};
 use std::thread;
 
 use crate::arguments::Supervision;
+use crate::kernel::Child;
 use crate::log::Log;
-use crate::{USAGE, join, print_error};
+use crate::spawn::{self, Place};
+use crate::{USAGE, print_error};
 
 /// Runs the program until it exits, and exits with its status.
 ///
-/// The program starts when a byte arrives on standard input: until then, the daemon still creates the guest's file
-/// tree. If the daemon exits before that, the program is not started.
+/// Prints a line with the number of the process that does so: this one, or a sibling of it, which is in its cgroup from the
+/// start. This one exits at once then. The program starts when a byte arrives on standard input: until then, the daemon still
+/// creates the guest's file tree. If the daemon exits before that, the program is not started.
 pub(crate) fn run(settings: &Supervision) -> ExitCode {
+    let place = spawn::move_into(&settings.cgroups);
+    if place == Ok(Place::Sibling) {
+        return ExitCode::SUCCESS;
+    }
+    // Without a reader, the daemon is gone.
+    let _printed = writeln!(io::stdout(), "{}", process::id());
+    supervise(settings, place.map(drop))
+}
+
+fn supervise(settings: &Supervision, entered: Result<(), String>) -> ExitCode {
     let mut log = Log::new(&settings.log, settings.log_limit);
-    let status = match start(settings) {
+    let status = match start(settings, entered) {
         Ok((child, output)) => watch(child, output, log),
         Err(failure) => {
             log.drain(format!("innkeeper-shim: {}\n", failure.message).as_bytes());
@@ -39,12 +52,11 @@ struct Failure {
     status: u8,
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this program holds no secrets, and has no crate::command"
-)]
-fn start(settings: &Supervision) -> Result<(Child, PipeReader), Failure> {
-    join::enter(&settings.cgroups).map_err(|message| Failure {
+fn start(
+    settings: &Supervision,
+    entered: Result<(), String>,
+) -> Result<(Child, PipeReader), Failure> {
+    entered.map_err(|message| Failure {
         message,
         status: USAGE,
     })?;
@@ -52,29 +64,19 @@ fn start(settings: &Supervision) -> Result<(Child, PipeReader), Failure> {
         message: "the daemon exited before it started the guest".to_owned(),
         status: USAGE,
     })?;
-    let spawn = || {
+    let start = || {
         let (reader, writer) = io::pipe()?;
-        // The command owns the pipe's write end, which must be dropped here: otherwise the pipe never reaches its end.
-        Command::new(&settings.program.path)
-            .args(&settings.program.arguments)
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .spawn()
-            .map(|child| (child, reader))
+        let child = spawn::spawn(&settings.guest_cgroups, &settings.program, writer)?;
+        Ok((child, reader))
     };
-    spawn().map_err(|error| Failure {
-        message: format!("cannot run {}: {error}", settings.program.path.display()),
-        status: if error.kind() == io::ErrorKind::NotFound {
-            127
-        } else {
-            126
-        },
+    start().map_err(|error: io::Error| Failure {
+        message: format!("cannot start a process: {error}"),
+        status: USAGE,
     })
 }
 
 /// Copies the output until its last writer closes it, and returns the exit status.
-fn watch(mut child: Child, output: PipeReader, mut log: Log) -> u8 {
+fn watch(child: Child, output: PipeReader, mut log: Log) -> u8 {
     let copying = thread::spawn(move || log.drain(output));
     let status = child.wait().map_or(USAGE, code);
     // Cannot fail: a panic of the copying thread aborts the whole program.

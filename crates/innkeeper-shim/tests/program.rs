@@ -26,6 +26,11 @@ impl Scratch {
 
     /// Supervises a program until it exits, as a manager that sends `input` and exits.
     fn supervise(&self, input: &[u8], program: &[&str]) -> Output {
+        self.supervise_with(&[], input, program)
+    }
+
+    /// The same with further options.
+    fn supervise_with(&self, more: &[&str], input: &[u8], program: &[&str]) -> Output {
         let (log, exit) = (self.path("log"), self.path("exit"));
         let options = [
             "supervise",
@@ -35,12 +40,14 @@ impl Scratch {
             "10000",
             "--exit",
             &exit,
-            "--",
         ];
         let mut shim = shim();
         shim.args(options)
+            .args(more)
+            .arg("--")
             .args(program)
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut shim = shim.spawn().expect("it runs");
         let mut stdin = shim.stdin.take().expect("an input");
@@ -110,6 +117,10 @@ fn a_program_does_not_run_outside_of_its_cgroup() {
         .args(["join", "--cgroup", &cgroup, "--", "touch", &witness])
         .status();
     assert_eq!(status.expect("it runs").code(), Some(125));
+    let options = ["--guest-cgroup", &cgroup];
+    scratch.supervise_with(&options, GO, &["touch", &witness]);
+    assert_eq!(scratch.read("exit"), "125\n");
+    assert!(scratch.read("log").contains(&cgroup));
     assert!(!scratch.0.join("witness").exists());
 }
 

@@ -5,6 +5,7 @@
 //! which apply to each user of the guest. Changing them needs CAP_SYS_RESOURCE over the namespace, which guests and
 //! commands of `agent exec` lack. docs/security.md ("Limits that guests share") lists the resources without a limit.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,7 +16,7 @@ use rustix::fs::CWD;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
 
 use super::error::UnitError;
-use super::process::{Process, find_program};
+use super::process::Process;
 use crate::{FileErrorExt, command};
 
 /// The limits of a guest's user namespace for each of its users: files of `/proc/sys/user` (namespaces(7)).
@@ -40,23 +41,16 @@ pub(super) const TERMINALS: u32 = 512;
 /// Limits the user namespace of a guest whose first process waits at the door. `mounts` is a mount namespace in which
 /// `/proc/sys` can be written; `None` for the daemon's own.
 ///
-/// `/proc/sys/user` shows the namespace of the process that opens it, so a program of the host enters the guest's. No
-/// program of the guest runs.
+/// `/proc/sys/user` shows the namespace of the process that opens it, so the shim enters the guest's. No program of the guest
+/// runs.
 pub(super) async fn limit_users(
     guest: &GuestName,
     leader: u32,
     cgroup: &Path,
     mounts: Option<&Path>,
+    shim: &Path,
     limits: &[(&'static str, u32)],
 ) -> Result<(), UnitError> {
-    const SCRIPT: &str = r#"
-cd /proc/sys/user || exit
-while [ $# -gt 0 ]; do
-    # Older kernels lack some.
-    [ ! -e "$1" ] || echo "$2" > "$1" || exit
-    shift 2
-done
-"#;
     let process = Process::in_cgroup(leader, cgroup).on("look into", cgroup)?;
     let namespace = format!("/proc/{leader}/ns/user");
     let namespace = File::open(&namespace).on("open", namespace)?;
@@ -67,17 +61,17 @@ done
             guest: guest.clone(),
         });
     }
-    let mut arguments: Vec<_> = mounts
-        .map(|mounts| format!("--mount={}", mounts.display()))
-        .into_iter()
-        .collect();
-    let (own_pid, file) = (std::process::id(), namespace.as_raw_fd());
-    arguments.push(format!("--user=/proc/{own_pid}/fd/{file}"));
-    arguments.extend(["--", "/bin/sh", "-c", SCRIPT, "sh"].map(str::to_owned));
-    for (file, limit) in limits {
-        arguments.extend([(*file).to_owned(), limit.to_string()]);
+    let mut arguments: Vec<OsString> = vec!["limit-users".into()];
+    if let Some(mounts) = mounts {
+        arguments.extend(["--mounts".into(), mounts.into()]);
     }
-    command::run(find_program("nsenter".as_ref())?, arguments, b"").await?;
+    let (own_pid, file) = (std::process::id(), namespace.as_raw_fd());
+    let user = format!("/proc/{own_pid}/fd/{file}");
+    arguments.extend(["--user".into(), user.into(), "--".into()]);
+    for (file, limit) in limits {
+        arguments.extend([file.into(), limit.to_string().into()]);
+    }
+    command::run(shim, arguments, b"").await?;
     Ok(())
 }
 

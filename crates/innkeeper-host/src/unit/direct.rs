@@ -1,8 +1,8 @@
 //! Guests on a host without systemd: each has a shim, which outlives the daemon.
 //!
 //! ```text
-//! innkeeperd ─ ─ starts ─ ─► shim supervise ──► shim join ═► systemd-nspawn ──► shim door ═► init
-//!                            log, exit status    cgroups      namespaces         waits
+//! innkeeperd ─ ─ starts ─ ─► shim supervise ──► systemd-nspawn ──► shim door ═► init
+//!                            log, exit status    namespaces         waits
 //! ```
 //!
 //! `═►` is exec.
@@ -16,14 +16,14 @@ use async_trait::async_trait;
 use innkeeper_facilities::{Console, Found};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Guest, GuestName, Ownership};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Child;
+use tokio::sync::oneshot;
 
 use super::cgroup::{Cgroups, MachineCgroups};
 use super::config::UnitConfig;
 use super::error::UnitError;
 use super::shim::Shim;
 use super::supervisor::{End, Ended, Groups, Supervisor};
+use super::waiting_shim::WaitingShim;
 use super::{cgroup, checks, console, nspawn, supervisor};
 use crate::tree::blocking;
 use crate::{FileError, FileErrorExt, command};
@@ -93,7 +93,7 @@ impl Direct {
         guest: &GuestName,
         groups: &MachineCgroups,
         nspawn: &nspawn::Command,
-    ) -> Result<Child, UnitError> {
+    ) -> Result<WaitingShim, UnitError> {
         let run = self.config.run_dir(guest);
         let shim = &self.shim;
         let mut command = command::command(shim);
@@ -109,12 +109,9 @@ impl Direct {
             .arg("--exit")
             .arg(run.exit())
             .arg("--cgroup")
-            .arg(groups.shim())
-            .arg("--")
-            .arg(shim)
-            .arg("join");
+            .arg(groups.shim());
         for dir in groups.guests() {
-            command.arg("--cgroup").arg(dir);
+            command.arg("--guest-cgroup").arg(dir);
         }
         command
             .arg("--")
@@ -125,13 +122,14 @@ impl Direct {
             .envs(nspawn.environment.iter().copied())
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             // An interrupt from the terminal must end only the daemon.
             .process_group(0)
             .kill_on_drop(false);
         command
             .spawn()
+            .and_then(WaitingShim::watch)
             .map_err(|source| command::start_error(shim.as_os_str(), source).into())
     }
 }
@@ -190,12 +188,11 @@ impl Supervisor for Direct {
         Ok(found)
     }
 
-    /// Entering its cgroup takes the shim some 10 ms in the kernel.
     async fn prepare(
         &self,
         guest: &Guest,
         nspawn: &nspawn::Command,
-    ) -> Result<Option<Child>, UnitError> {
+    ) -> Result<Option<WaitingShim>, UnitError> {
         let groups = self.cgroups_of(&guest.name);
         let (made, limits) = (groups.clone(), guest.limits);
         let identity = self.config.identity.clone();
@@ -207,20 +204,15 @@ impl Supervisor for Direct {
         &self,
         _: &Guest,
         _: &nspawn::Command,
-        shim: Option<Child>,
-    ) -> Result<Option<Child>, UnitError> {
+        shim: Option<WaitingShim>,
+    ) -> Result<Option<oneshot::Receiver<()>>, UnitError> {
         // `prepare` always has one.
-        let Some(mut shim) = shim else {
+        let Some(shim) = shim else {
             return Ok(None);
         };
-        if let Some(mut stdin) = shim.stdin.take()
-            && let Err(error) = stdin.write_all(&[1]).await
-            // It could not enter its cgroup; its exit status and its log contain the cause.
-            && error.kind() != io::ErrorKind::BrokenPipe
-        {
-            return Err(command::start_error(self.shim.as_os_str(), error).into());
-        }
-        Ok(Some(shim))
+        let started = shim.start().await;
+        let error = |error| command::start_error(self.shim.as_os_str(), error);
+        Ok(Some(started.map_err(error)?))
     }
 
     async fn limit(&self, guest: &Guest) -> Result<(), UnitError> {

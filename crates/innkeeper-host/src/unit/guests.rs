@@ -271,7 +271,8 @@ impl Guests {
     ) -> Result<(), UnitError> {
         if self.config.user_ids != UserIds::Host {
             let limits = &self.config.user_limits;
-            bounds::limit_users(guest, leader.pid, cgroup, mounts, limits).await?;
+            let shim = self.shim.path();
+            bounds::limit_users(guest, leader.pid, cgroup, mounts, shim, limits).await?;
         }
         if let Err(error) = bounds::limit_terminals(leader.pid) {
             tracing::warn!(%guest, %error, "the guest's pseudo-terminals are not limited");

@@ -37,6 +37,7 @@ mod supervisor;
 mod systemd;
 #[cfg(test)]
 mod tests;
+mod waiting_shim;
 
 use std::sync::Arc;
 

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use innkeeper_facilities::{Console, Found};
 use innkeeper_model::api::Check;
 use innkeeper_model::{Cpus, Guest, GuestName, Limits, MemorySize, Ownership, UserIdCount};
-use tokio::process::Child;
+use tokio::sync::oneshot;
 
 use super::error::UnitError;
 use super::nspawn::Command;
+use super::waiting_shim::WaitingShim;
 
 /// The cgroups of a guest, which may not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,18 +64,22 @@ pub(super) trait Supervisor: Send + Sync + 'static {
     /// Lists the units or cgroups of guests.
     async fn found(&self) -> Result<Vec<Found>, UnitError>;
 
-    /// Does the slow part of the start. Remains of earlier boots must be gone. May return a process that waits for
-    /// [`Self::start`] and ends when its standard input is closed.
-    async fn prepare(&self, guest: &Guest, nspawn: &Command) -> Result<Option<Child>, UnitError>;
+    /// Does the slow part of the start. Remains of earlier boots must be gone. May return a shim that waits for
+    /// [`Self::start`], and ends when it is dropped.
+    async fn prepare(
+        &self,
+        guest: &Guest,
+        nspawn: &Command,
+    ) -> Result<Option<WaitingShim>, UnitError>;
 
-    /// Starts nspawn in the guest's cgroups and with the guest's limits. May return a process: the guest's cgroups are
-    /// reliably empty only after its end.
+    /// Starts nspawn in the guest's cgroups and with the guest's limits. May return the end of a process: the guest's
+    /// cgroups are reliably empty only after it.
     async fn start(
         &self,
         guest: &Guest,
         nspawn: &Command,
-        waiting: Option<Child>,
-    ) -> Result<Option<Child>, UnitError>;
+        waiting: Option<WaitingShim>,
+    ) -> Result<Option<oneshot::Receiver<()>>, UnitError>;
 
     /// Sets the limits of a guest that took a seat.
     async fn limit(&self, guest: &Guest) -> Result<(), UnitError>;

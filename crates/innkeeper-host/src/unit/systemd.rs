@@ -12,8 +12,7 @@ use futures_util::StreamExt;
 use innkeeper_facilities::{Console, Found};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{DaemonId, Guest, GuestName, Limits, Ownership};
-use tokio::process::Child;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, UnitProxy};
 
@@ -22,6 +21,7 @@ use super::config::UnitConfig;
 use super::error::UnitError;
 use super::journal::{self, Journal};
 use super::supervisor::{End, Ended, Groups, Supervisor};
+use super::waiting_shim::WaitingShim;
 use super::{checks, nspawn, supervisor};
 
 /// The polls, [`PAUSE`] apart, until systemd has noticed an end.
@@ -432,7 +432,11 @@ impl Supervisor for Systemd {
         Ok(found.collect())
     }
 
-    async fn prepare(&self, _: &Guest, _: &nspawn::Command) -> Result<Option<Child>, UnitError> {
+    async fn prepare(
+        &self,
+        _: &Guest,
+        _: &nspawn::Command,
+    ) -> Result<Option<WaitingShim>, UnitError> {
         Ok(None)
     }
 
@@ -440,8 +444,8 @@ impl Supervisor for Systemd {
         &self,
         guest: &Guest,
         nspawn: &nspawn::Command,
-        _: Option<Child>,
-    ) -> Result<Option<Child>, UnitError> {
+        _: Option<WaitingShim>,
+    ) -> Result<Option<oneshot::Receiver<()>>, UnitError> {
         let unit = self.unit(&guest.name);
         let properties = self
             .properties(guest, nspawn)

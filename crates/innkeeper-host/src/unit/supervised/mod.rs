@@ -14,7 +14,6 @@ use innkeeper_model::api::ExecRequest;
 use innkeeper_model::{Guest, GuestName, Ownership, UnitPhase};
 use rustix::process::Signal;
 use tokio::net::UnixListener;
-use tokio::process::Child;
 use tokio::sync::oneshot;
 
 use super::cgroup::{self, Suspension};
@@ -27,6 +26,7 @@ use super::nspawn::{self, Boot};
 use super::process::{Process, find_program};
 use super::seats::remove_run_dir;
 use super::supervisor::{End, Ended, Supervisor};
+use super::waiting_shim::WaitingShim;
 use super::{door, nspawn_cleanup};
 use crate::FileErrorExt;
 use crate::closure::shared;
@@ -68,7 +68,7 @@ pub(super) struct SupervisedUnits<S> {
 pub(super) struct Ready {
     listener: UnixListener,
     nspawn: nspawn::Command,
-    waiting: Option<Child>,
+    waiting: Option<WaitingShim>,
     _starting: Mark,
 }
 
@@ -176,16 +176,19 @@ impl<S: Supervisor> SupervisedUnits<S> {
     }
 
     /// Sends an event when the last of the guest's processes ends.
-    fn watch(&self, guest: &GuestName, process: Option<Child>) -> oneshot::Receiver<()> {
+    fn watch(
+        &self,
+        guest: &GuestName,
+        process: Option<oneshot::Receiver<()>>,
+    ) -> oneshot::Receiver<()> {
         let (ended, receiver) = oneshot::channel();
         let (guest, all) = (guest.clone(), self.supervisor.groups(guest).all);
         let endings = self.guests.endings.clone();
         let config = self.config().clone();
         tokio::spawn(async move {
-            if let Some(mut process) = process
-                && let Err(error) = process.wait().await
-            {
-                tracing::warn!(%guest, %error, "cannot wait for the guest's supervisor");
+            if let Some(process) = process {
+                // The sender sends before it is dropped, unless the daemon stops.
+                let _ended = process.await;
             }
             if let Err(error) = cgroup::emptied(&all).await {
                 tracing::warn!(%guest, %error, "cannot watch the guest's processes");
