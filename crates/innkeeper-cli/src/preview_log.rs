@@ -47,7 +47,7 @@ impl SelectionOptions {
 }
 
 /// Parses a time in the past, or an age. `10m ago` is an age too.
-fn parse_since(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn parse_since(text: &str) -> Result<Timestamp, String> {
     let now = Timestamp::now();
     let age = |age: SignedDuration| now.checked_sub(age.abs()).ok();
     let time = match text.parse() {

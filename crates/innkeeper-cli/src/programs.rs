@@ -10,7 +10,7 @@ use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
 use crate::commands::{
-    Apply, Backup, Build, Completions, Config, Connect, ContextCommands, Create, Deliveries,
+    Apply, Audit, Backup, Build, Completions, Config, Connect, ContextCommands, Create, Deliveries,
     Destroy, Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool,
     PortForward, Prefetch, Restore, RestoreBackup, Set, Show, Sleep, Slots, Snapshot, Snapshots,
     Ssh, Start, Stop, SwitchPreview, TokenCommands, Top, Undelete, Wake,
@@ -173,6 +173,7 @@ enum InnkeeperCommand {
     RestoreBackup(RestoreBackup),
     Config(Config),
     Token(TokenCommands),
+    Audit(Audit),
     Context(ContextCommands),
     Completions(Completions),
     Man(Man),
@@ -331,6 +332,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::RestoreBackup(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,
             InnkeeperCommand::Token(command) => command.run(cx).await,
+            InnkeeperCommand::Audit(command) => command.run(cx).await,
             InnkeeperCommand::Context(command) => command.run(cx, self.global.url.as_deref()),
             InnkeeperCommand::Completions(command) => command.run(cx, commands()),
             InnkeeperCommand::Man(command) => command.run(cx, commands()),

@@ -41,12 +41,31 @@ impl Engine {
         Ok(DoctorReport { checks })
     }
 
+    /// Returns the parts of the host that do not work, of those that all guests need: `database`, `firewall`, `nix`, `disk`.
+    pub async fn failing_parts(&self) -> Vec<&'static str> {
+        let host = &self.inner.host;
+        let mut failing = Vec::new();
+        if self.inner.store.identity().await.is_err() {
+            failing.push("database");
+        }
+        if has_broken(&self.check_firewall().await) {
+            failing.push("firewall");
+        }
+        if has_broken(&host.closures.check().await) {
+            failing.push("nix");
+        }
+        if has_broken(&host.rootfs.check().await) {
+            failing.push("disk");
+        }
+        failing
+    }
+
     /// Checks the rules. They follow a change, such as one of the name servers, within a moment, so a broken finding is
     /// checked again.
     async fn check_firewall(&self) -> Vec<Check> {
         let firewall = &self.inner.host.firewall;
         let checks = firewall.check().await;
-        if checks.iter().all(|check| check.verdict != Verdict::Broken) {
+        if !has_broken(&checks) {
             return checks;
         }
         tokio::time::sleep(RULES_FOLLOW).await;
@@ -222,6 +241,11 @@ impl Engine {
                 .collect(),
         }
     }
+}
+
+fn has_broken(checks: &[Check]) -> bool {
+    let mut verdicts = checks.iter().map(|check| check.verdict);
+    verdicts.any(|verdict| verdict == Verdict::Broken)
 }
 
 fn broken(subject: String, finding: String, remedy: Option<String>) -> Check {

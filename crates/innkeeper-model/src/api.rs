@@ -2,6 +2,7 @@
 //!
 //! | call | request | response |
 //! | --- | --- | --- |
+//! | `GET /v1/ready` | | 200 or 503, [`ReadyReport`](crate::access::ReadyReport) |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/config` | | [`ConfigReport`] |
 //! | `GET /v1/doctor` | | [`DoctorReport`] |
@@ -63,12 +64,16 @@
 //! | `POST /v1/preview-checks` | [`CheckConfig`](crate::preview::check::CheckConfig) | [`CheckedConfig`](crate::preview::check::CheckedConfig) |
 //! | `GET /v1/operations/{id}` | | [`crate::Operation`] |
 //! | `GET /v1/events?operation=ID&guest=NAME&after=SEQ&follow=BOOL` | | [`crate::Event`]s, server-sent events |
+//! | `GET /v1/audit?actor=ACTOR&since=TIME&limit=N` | from root | list of [`AuditEntry`](crate::access::AuditEntry), the oldest first |
 //! | `GET /v1/tokens` | from root | list of [`TokenRecord`](crate::access::TokenRecord), also revoked ones |
 //! | `POST /v1/tokens` | [`CreateToken`](crate::access::CreateToken), from root | [`CreatedToken`](crate::access::CreatedToken) |
 //! | `DELETE /v1/tokens/{name}` | from root | [`TokenRecord`](crate::access::TokenRecord) |
 //! | `GET /v1/deliveries?pull_request=OWNER/NAME%23N&limit=N` | | list of [`crate::preview::api::DeliveryView`], the newest first |
 //! | `GET /v1/deliveries/{id}` | | [`crate::preview::api::DeliveryDetails`] |
 //! | `POST /v1/deliveries/{id}/replay` | | 202, [`crate::preview::api::DeliveryView`] |
+//!
+//! A gateway passes on the same calls, on another socket, with the rights of its client's role ([`crate::access`]). Root has all
+//! rights, and "from root" includes tokens of the role admin for tokens and the audit log.
 //!
 //! With `operation=ID` the stream of events ends after the operation's last one. `Last-Event-ID` counts as
 //! `after`. An error has a [`crate::Failure`] as its body, and the status of its kind.

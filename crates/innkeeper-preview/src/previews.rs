@@ -227,6 +227,11 @@ impl Previews {
         self.components.upkeep.checks().await
     }
 
+    /// Reports whether the web server serves the routes of previews.
+    pub async fn web_server_works(&self) -> bool {
+        self.components.upkeep.web_server_works().await
+    }
+
     /// Marks the objects that a former release made for the recorded previews, as [`Engine::adopt`] does for guests.
     ///
     /// [`Engine::adopt`]: innkeeper_engine::Engine::adopt

@@ -62,6 +62,12 @@ impl Upkeep {
         checks
     }
 
+    /// Reports whether the web server serves the routes.
+    pub(crate) async fn web_server_works(&self) -> bool {
+        let checks = self.routes.check().await;
+        checks.iter().all(|check| check.verdict != Verdict::Broken)
+    }
+
     /// Marks the objects that a former release made for the recorded previews.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ impl From<PreviewError> for ApiError {
 /// The seconds after which a request that was refused for lack of memory should be repeated.
 const RETRY_AFTER: &str = "30";
 
-/// The body of a refusal for lack of memory: the failure, and a field for clients that know none.
+/// The body of a refusal that clients of other products know: the failure, and a field for clients that know none.
 #[derive(Serialize)]
 struct Refusal {
     error: Code,
@@ -48,14 +48,22 @@ impl IntoResponse for ApiError {
         let Self(failure) = self;
         let status = StatusCode::from_u16(failure.code.http_status());
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        match failure.code {
+        let code = failure.code;
+        let refusal = |failure| {
+            let error = code;
+            Json(Refusal { error, failure })
+        };
+        let mut response = match code {
             Code::MemoryLow => {
-                let error = failure.code;
-                let body = Json(Refusal { error, failure });
-                (status, [(RETRY_AFTER_HEADER, RETRY_AFTER)], body).into_response()
+                let headers = [(RETRY_AFTER_HEADER, RETRY_AFTER)];
+                (status, headers, refusal(failure)).into_response()
             }
+            Code::Unauthorized => (status, refusal(failure)).into_response(),
             _ => (status, Json(failure)).into_response(),
-        }
+        };
+        // For the audit log.
+        response.extensions_mut().insert(code);
+        response
     }
 }
 

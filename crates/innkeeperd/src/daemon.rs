@@ -19,15 +19,17 @@ use tracing::{info, warn};
 
 use crate::access::{Publisher, Tokens};
 use crate::api::{self, Context, Peer};
+use crate::audit::AuditLog;
 use crate::backup::{self, Backups};
 use crate::claims::{self, Claim};
 use crate::config::{Config, Loaded};
 use crate::error::DaemonError;
+use crate::guarded;
 use crate::intake::{self, Notifier};
 use crate::lock::{LockError, StateLock};
 use crate::prefetch::Prefetches;
 use crate::registry::{self, Entry};
-use crate::{previews, systemd, wakes, wiring};
+use crate::{gateway, previews, systemd, wakes, wiring};
 
 /// Grace period for running operations at shutdown. The rest resumes at the next start.
 const OPERATIONS_GRACE: Duration = Duration::from_secs(20);
@@ -87,7 +89,11 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let stopping = stop_signal()?;
     let notifier = Notifier::default();
     // Accepts deliveries before guests are restored: GitHub waits only for ten seconds.
-    let intake = intake::Listener::bind(&config.intake_socket(), &config.webhook.group)?;
+    let intake = guarded::Listener::bind(
+        &config.intake_socket(),
+        &config.webhook.group,
+        intake::PURPOSE,
+    )?;
     let intake_end = CancellationToken::new();
     let intake = tokio::spawn(intake::serve(
         intake,
@@ -112,13 +118,18 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let prefetches = Prefetches::new(engine.clone(), previews.clone());
     prefetches.resume().await;
     let publisher = Publisher::new(&config.runtime_dir, &config.gateway.group);
-    let tokens = Tokens::open(engine.store().clone(), publisher, config.gateway.enabled).await?;
+    let tokens = Tokens::open(engine.store().clone(), publisher, &config.gateway).await?;
+    let gateway = match config.gateway.enabled {
+        true => Some(gateway::bind(&config.gateway, &config.runtime_dir)?),
+        false => None,
+    };
     let context = Context {
         engine: engine.clone(),
         previews: previews.clone(),
         prefetches,
         backups: Backups::new(engine.clone(), previews.clone(), config.state_dir.clone()),
         tokens,
+        audit: AuditLog::new(engine.store().clone(), &config.audit),
         notifier,
         config: Arc::new(loaded.report),
         started_at,
@@ -153,7 +164,10 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     systemd::ready();
     info!(socket = %config.socket().display(), version = env!("CARGO_PKG_VERSION"), "ready");
 
-    let app = api::router(context).into_make_service_with_connect_info::<Peer>();
+    let app = api::router(context);
+    let gateway = gateway
+        .map(|listener| tokio::spawn(gateway::serve(listener, app.clone(), stopping.clone())));
+    let app = app.into_make_service_with_connect_info::<Peer>();
     let server =
         axum::serve(listener, app).with_graceful_shutdown(stopping.clone().cancelled_owned());
     let mut server = tokio::spawn(server.into_future());
@@ -190,6 +204,9 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     drop(tokio::time::timeout(RESPONSE_GRACE, intake).await);
     if let Ok(result) = tokio::time::timeout(RESPONSE_GRACE, server).await {
         joined(result)?;
+    }
+    if let Some(gateway) = gateway {
+        drop(tokio::time::timeout(RESPONSE_GRACE, gateway).await);
     }
     if let Err(error) = engine.store().clone().close().await {
         warn!(%error, "cannot close the database; it is consistent nevertheless");

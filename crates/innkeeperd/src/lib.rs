@@ -3,12 +3,15 @@
 mod access;
 mod api;
 mod api_error;
+mod audit;
 mod backup;
 mod claims;
 pub mod config;
 mod crash;
 mod daemon;
 mod error;
+mod gateway;
+mod guarded;
 mod intake;
 mod lock;
 mod prefetch;

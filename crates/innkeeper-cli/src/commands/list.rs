@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::name_lines;
 use crate::context::Context;
-use crate::describe::{mebibytes, oom_kills, own_system_failure, time};
+use crate::describe::{mebibytes, oom_kills, own_system_failure, plain, time};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
@@ -87,12 +87,13 @@ fn render(guests: &[GuestView]) -> String {
             guest.limits.memory.to_string(),
             guest.limits.cpus.to_string(),
             time(guest.created_at),
+            or_dash(guest.owner.as_deref().map(plain)),
         ]
     };
     let header = [
-        "NAME", "STATUS", "ADDRESS", "SLOT", "MEMORY", "CPUS", "CREATED",
+        "NAME", "STATUS", "ADDRESS", "SLOT", "MEMORY", "CPUS", "CREATED", "OWNER",
     ];
-    let mut text = table(header, guests.iter().map(row).collect(), &[6, 5, 4]);
+    let mut text = table(header, guests.iter().map(row).collect(), &[7, 6, 5, 4]);
     for report in guests.iter().filter_map(oom_kills) {
         text.push_str(&format!("{report}\n"));
     }

@@ -204,7 +204,7 @@ mod tests {
         for program in &programs {
             leaves(program, program.get_name(), &mut without_examples);
         }
-        for (path, lines) in examples::EXAMPLES {
+        for (path, lines) in examples::all() {
             assert!(
                 without_examples.iter().any(|leaf| leaf == path),
                 "unknown command '{path}'"

@@ -1,6 +1,7 @@
 //! One file for each command, named as the command.
 
 pub(crate) mod apply;
+mod audit;
 mod backup;
 mod build;
 mod completions;
@@ -46,6 +47,7 @@ use innkeeper_model::GuestName;
 use innkeeper_model::api::GuestView;
 
 pub(crate) use self::apply::Apply;
+pub(crate) use self::audit::Audit;
 pub(crate) use self::backup::{Backup, RestoreBackup};
 pub(crate) use self::build::Build;
 pub(crate) use self::completions::Completions;

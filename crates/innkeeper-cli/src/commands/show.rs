@@ -40,6 +40,7 @@ fn render(view: &GuestView) -> String {
         ("CPUs", limits.cpus.to_string()),
         ("Tasks", limits.tasks.to_string()),
         ("Created", time(guest.created_at)),
+        ("Owner", or_dash(guest.owner.as_deref().map(plain))),
     ];
     let change = guest.last_change.as_ref().map(|last| {
         let described = format!("{} at {}", last.outcome, time(last.at));

@@ -87,7 +87,7 @@ fn json_has_the_guest() {
     assert_snapshot!(fake.agent(&["create", "--json"]).transcript(), @r#"
     status: 0
     --- stdout
-    {"operation":7,"elapsed_ms":0,"name":"web","kind":"agent","slot":1,"want":"running","level":"awake","source":{"path":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest"},"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest","limits":{"memory":"4G","cpus":"0.5","tasks":4096,"user_ids":65536},"ssh_host_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample","fault":null,"created_at":"2026-11-20T10:00:00.25Z","state":"running","unit":"running","host_address":"10.100.0.2","guest_address":"10.100.0.3","interface":"ve-1"}
+    {"operation":7,"elapsed_ms":0,"name":"web","kind":"agent","slot":1,"want":"running","level":"awake","source":{"path":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest"},"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest","limits":{"memory":"4G","cpus":"0.5","tasks":4096,"user_ids":65536},"ssh_host_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample","fault":null,"owner":"uid:1000","created_at":"2026-11-20T10:00:00.25Z","state":"running","unit":"running","host_address":"10.100.0.2","guest_address":"10.100.0.3","interface":"ve-1"}
     --- stderr
     "#);
 }

@@ -24,9 +24,9 @@ fn sample_daemon() -> Fake {
 #[test]
 fn list_prints_a_table() {
     assert_snapshot!(sample_daemon().agent(&["list"]).ok(), @r"
-    NAME      STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED
-    web       running  10.100.0.3  1     4G      0.5   2026-11-20T10:00:00Z
-    a-xkcd42  stopped  -           300   4G      0.5   2026-11-20T10:00:00Z
+    NAME      STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED               OWNER
+    web       running  10.100.0.3  1     4G      0.5   2026-11-20T10:00:00Z  uid:1000
+    a-xkcd42  stopped  -           300   4G      0.5   2026-11-20T10:00:00Z  uid:1000
     ");
 }
 
@@ -86,8 +86,8 @@ fn all_includes_destroyed_agents() {
         .route("/v1/retained", respond(&destroyed));
     let fake = Fake::new(router);
     assert_snapshot!(fake.agent(&["list", "--all"]).ok(), @r"
-    NAME  STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED
-    web   running  10.100.0.3  1     4G      0.5   2026-11-20T10:00:00Z
+    NAME  STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED               OWNER
+    web   running  10.100.0.3  1     4G      0.5   2026-11-20T10:00:00Z  uid:1000
 
     DESTROYED  ID  SIZE   TIME LEFT      DESTROYED AT
     web        7   3 MiB  60 min         2026-11-20T11:00:00Z

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "tests fail by panicking")]
 
 mod apply;
+mod audit;
 mod backup;
 mod build;
 mod completions;

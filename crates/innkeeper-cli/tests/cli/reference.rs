@@ -31,6 +31,7 @@ the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 | `innkeeper apply` | a list with `name`, `action` (`create`, `set`, `keep`, `destroy`) and `failure` for each agent |
 | `build` | `closure`, `operation` and `elapsed_ms` |
 | `innkeeper prefetch` | `operation` and `elapsed_ms` |
+| `innkeeper audit` | a list of entries, the oldest first |
 | `innkeeper token create` | the token's record with `token`, its text, and `gateway_enabled` |
 | `innkeeper token list`, `revoke` | a list of records of tokens; the record |
 | `innkeeper context list` | a list with `name`, `url` or `socket`, `token` (`stored`, `file`, `environment`, `none`), `in_use` and `reason` |

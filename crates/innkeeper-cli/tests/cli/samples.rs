@@ -56,7 +56,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
             own_system: None,
             declared: false,
             idle_policy: None,
-            owner: None,
+            owner: Some("uid:1000".to_owned()),
             created_at: time("10:00:00.25"),
         },
         state: GuestState::Running,

@@ -64,6 +64,7 @@ fn agent_has_its_closure_and_its_last_change() {
     CPUs:        0.5
     Tasks:       4096
     Created:     2026-11-20T10:00:00Z
+    Owner:       uid:1000
     Last change: rolled back at 2026-11-20T12:00:00Z
 
     The last change failed (switch_failed): guest 'web' cannot switch

@@ -116,7 +116,7 @@ pub struct AuditEntry {
     pub token: Option<TokenName>,
     /// The client's IP address; `None` for a client on the host.
     pub source: Option<String>,
-    /// The request, such as `guest.create`.
+    /// The request, such as `guest-create`.
     pub verb: String,
     /// The guest, preview, token or delivery that it concerns.
     pub object: Option<String>,

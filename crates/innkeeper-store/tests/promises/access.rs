@@ -131,8 +131,8 @@ async fn entries(
 async fn audit_entry_gets_its_result_once() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
-    let created = begin(store, "uid:0", "guest.create", None).await;
-    let destroyed = begin(store, "uid:0", "guest.destroy", Some("web")).await;
+    let created = begin(store, "uid:0", "guest-create", None).await;
+    let destroyed = begin(store, "uid:0", "guest-destroy", Some("web")).await;
     let finish = async |seq, object: Option<&str>, result: &str| {
         let finished = store.finish_audit(seq, object.map(str::to_owned), result.to_owned());
         finished.await.expect("records");
@@ -142,8 +142,8 @@ async fn audit_entry_gets_its_result_once() {
     finish(destroyed, None, "ok").await;
     let text = |text: &str| Some(text.to_owned());
     let expected = [
-        ("guest.create".to_owned(), text("shop"), text("ok")),
-        ("guest.destroy".to_owned(), text("web"), text("guest_busy")),
+        ("guest-create".to_owned(), text("shop"), text("ok")),
+        ("guest-destroy".to_owned(), text("web"), text("guest_busy")),
     ];
     assert_eq!(entries(store, None).await, expected);
 }
@@ -153,15 +153,15 @@ async fn audit_log_is_selected_by_actor_name_and_time() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     token(store, "ci").await;
-    begin(store, "uid:0", "guest.stop", None).await;
-    begin(store, "token:1", "guest.start", None).await;
+    begin(store, "uid:0", "guest-stop", None).await;
+    begin(store, "token:1", "guest-start", None).await;
     let verbs = async |actor| {
         let found = entries(store, Some(actor)).await;
         found.into_iter().map(|(verb, ..)| verb).collect::<Vec<_>>()
     };
-    assert_eq!(verbs("uid:0").await, ["guest.stop"]);
-    assert_eq!(verbs("token:1").await, ["guest.start"]);
-    assert_eq!(verbs("ci").await, ["guest.start"]);
+    assert_eq!(verbs("uid:0").await, ["guest-stop"]);
+    assert_eq!(verbs("token:1").await, ["guest-start"]);
+    assert_eq!(verbs("ci").await, ["guest-start"]);
     assert_eq!(verbs("token:2").await, [""; 0]);
     let future = AuditFilter {
         since: Some(Timestamp::now() + jiff::SignedDuration::from_hours(1)),
@@ -207,7 +207,7 @@ fn database_refuses_changes_of_history() {
     let setup = "INSERT INTO tokens (id, name, digest, role, created_by, created_at)
                      VALUES (1, 'ci', zeroblob(32), 'viewer', 'uid:0', 0);
                  INSERT INTO audit (time, began_running, actor, verb, result)
-                     VALUES (0, 0, 'uid:0', 'guest.create', 'ok');";
+                     VALUES (0, 0, 'uid:0', 'guest-create', 'ok');";
     connection.execute_batch(setup).expect("inserts");
     for forgery in [
         "DELETE FROM tokens",

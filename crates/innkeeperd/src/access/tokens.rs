@@ -1,21 +1,28 @@
-//! Creation and revocation of tokens.
+//! Creation and revocation of tokens, and the rights of actors.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use innkeeper_host::FileError;
 use innkeeper_model::access::{
-    CreateToken, CreatedToken, MAX_TOKEN_LIFETIME, TokenId, TokenName, TokenRecord, TokenText,
+    Actor, CreateToken, CreatedToken, MAX_TOKEN_LIFETIME, TokenId, TokenName, TokenRecord,
+    TokenText,
 };
 use innkeeper_model::{Code, Failure};
+use innkeeper_service::Gateway;
 use innkeeper_store::{NewToken, Store, StoredToken};
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::RwLock;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::Publisher;
+use super::{Grant, Publisher};
 use crate::api_error::ApiError;
 use crate::error::DaemonError;
+
+/// The interval at which the last use of a token is recorded.
+const RECORD_USE_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
 /// The tokens of other machines.
 #[derive(Clone)]
@@ -23,29 +30,87 @@ pub(crate) struct Tokens {
     store: Store,
     publisher: Publisher,
     is_enabled: bool,
+    /// The grant of the pairs in the gateway's own file of tokens.
+    of_file: Grant,
+    /// The tokens that are not revoked.
+    valid: Arc<RwLock<BTreeMap<TokenId, Valid>>>,
     /// Held from a change until it is published, so that an older state never replaces a newer one.
     changing: Arc<Mutex<()>>,
 }
 
+/// A token that is not revoked.
+struct Valid {
+    grant: Grant,
+    last_use: Option<Timestamp>,
+}
+
+impl Valid {
+    fn new(record: &TokenRecord) -> Self {
+        Self {
+            grant: Grant::new(record.role, record.repo.clone(), record.expires_at),
+            last_use: record.last_used_at,
+        }
+    }
+}
+
 impl Tokens {
-    /// Publishes the recorded tokens for the gateway, if it `is_enabled`, and withdraws them otherwise.
+    /// Publishes the recorded tokens for the gateway, if it is enabled, and withdraws them otherwise.
     ///
     /// # Errors
     /// When the database cannot be read, or the file cannot be written.
     pub(crate) async fn open(
         store: Store,
         publisher: Publisher,
-        is_enabled: bool,
+        settings: &Gateway,
     ) -> Result<Self, DaemonError> {
         let tokens = Self {
             store,
             publisher,
-            is_enabled,
+            is_enabled: settings.enabled,
+            of_file: Grant::new(settings.tokens_file_role, None, None),
+            valid: Arc::default(),
             changing: Arc::default(),
         };
         let recorded = tokens.store.tokens().await?;
         tokens.publish(&recorded)?;
+        let records = recorded.iter().map(|token| &token.record);
+        let valid = records.filter(|record| record.revoked_at.is_none());
+        let valid = valid.map(|record| (record.id, Valid::new(record)));
+        *tokens.valid.write() = valid.collect();
         Ok(tokens)
+    }
+
+    /// Returns the rights of an actor that the gateway has authenticated. `None` for a token that is unknown, expired or
+    /// revoked.
+    pub(crate) fn grant(&self, actor: &Actor) -> Option<Grant> {
+        let now = Timestamp::now();
+        match actor {
+            Actor::File(_) => Some(self.of_file.clone()),
+            Actor::Token(id) => {
+                let mut valid = self.valid.write();
+                let token = valid.get_mut(id)?;
+                if token.grant.has_expired(now) {
+                    return None;
+                }
+                let grant = token.grant.clone();
+                let is_recent = |last: Timestamp| now.duration_since(last) < RECORD_USE_EVERY;
+                if !token.last_use.is_some_and(is_recent) {
+                    token.last_use = Some(now);
+                    self.record_use(*id, now);
+                }
+                Some(grant)
+            }
+        }
+    }
+
+    /// Records the last use of a token in the background.
+    fn record_use(&self, id: TokenId, time: Timestamp) {
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            if let Err(error) = store.set_token_use(id, time).await {
+                warn!(%id, %error, "the last use of a token was not recorded");
+            }
+        });
     }
 
     /// Returns all tokens, also revoked ones.
@@ -83,6 +148,8 @@ impl Tokens {
             self.discard(record.id, &record.name).await;
             return Err(failure);
         }
+        let valid = Valid::new(&record);
+        self.valid.write().insert(record.id, valid);
         let token = TokenText::new(record.id, &secret)
             .text()
             .expose()
@@ -94,10 +161,13 @@ impl Tokens {
         })
     }
 
-    /// Revokes a token. The gateway and the daemon refuse it when this returns.
+    /// Revokes a token, and ends its streams. The daemon refuses it when this returns, also with an error.
     pub(crate) async fn revoke(&self, name: &TokenName) -> Result<TokenRecord, ApiError> {
         let _changing = self.changing.lock().await;
         let revoked = self.store.revoke_token(name).await?;
+        if let Some(valid) = self.valid.write().remove(&revoked.record.id) {
+            valid.grant.end();
+        }
         self.republish().await?;
         Ok(revoked.record)
     }
@@ -157,9 +227,12 @@ mod tests {
         let range = "10.100.0.0/16".parse().expect("a subnet");
         let store = Store::open(&directory.join("innkeeper.db"), range).expect("opens");
         let publisher = Publisher::new(directory, "no-such-group-of-tests");
-        Tokens::open(store, publisher, is_enabled)
-            .await
-            .expect("opens")
+        let settings = Gateway {
+            enabled: is_enabled,
+            ..Gateway::default()
+        };
+        let tokens = Tokens::open(store, publisher, &settings);
+        tokens.await.expect("opens")
     }
 
     fn request(name: &str) -> CreateToken {
@@ -228,6 +301,57 @@ mod tests {
         };
         assert!(!created.gateway_enabled);
         assert!(!directory.path().join(TOKENS_FILE).exists());
+    }
+
+    #[tokio::test]
+    async fn actor_has_rights_until_its_token_is_revoked() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tokens = open(directory.path(), true).await;
+        let actor: Actor = "token:1".parse().expect("an actor");
+        assert!(tokens.grant(&actor).is_none());
+        assert!(tokens.create(request("ci"), "uid:0").await.is_ok());
+        let grant = tokens.grant(&actor).expect("valid");
+        assert_eq!((grant.role(), grant.repo()), (Role::Viewer, None));
+        let mut used = None;
+        while used.is_none() {
+            tokio::task::yield_now().await;
+            used = tokens.list().await.expect("lists")[0].last_used_at;
+        }
+        let name = TokenName::parse("ci").expect("a name");
+        tokens.revoke(&name).await.expect("revokes");
+        assert!(tokens.grant(&actor).is_none());
+        grant.ended().await;
+    }
+
+    #[tokio::test]
+    async fn expired_token_has_no_rights_after_a_restart_either() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tokens = open(directory.path(), true).await;
+        let new = NewToken {
+            name: TokenName::parse("old").expect("a name"),
+            role: Role::Admin,
+            repo: None,
+            created_by: "uid:0".to_owned(),
+            expires_at: Some(Timestamp::UNIX_EPOCH),
+        };
+        let created = tokens.store.create_token(new, |_| [0; 32]).await;
+        created.expect("creates");
+        assert!(tokens.create(request("ci"), "uid:0").await.is_ok());
+        tokens.store.clone().close().await.expect("closes");
+        let tokens = open(directory.path(), true).await;
+        let granted = |actor: &str| tokens.grant(&actor.parse().expect("an actor"));
+        assert!(granted("token:1").is_none());
+        assert!(granted("token:2").is_some());
+        assert!(granted("token:3").is_none());
+    }
+
+    #[tokio::test]
+    async fn pairs_of_the_gateways_file_have_its_role() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tokens = open(directory.path(), true).await;
+        let actor: Actor = "file:ci".parse().expect("an actor");
+        let grant = tokens.grant(&actor).expect("granted");
+        assert_eq!(grant.role(), Role::Developer);
     }
 
     #[test]

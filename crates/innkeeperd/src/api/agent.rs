@@ -7,11 +7,12 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use innkeeper_model::{Code, Failure, GuestKind, GuestName};
 
-use super::Context;
+use super::access::{Access, Scope};
 use super::response::name;
+use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 
-/// The name of an existing agent. Rejects a preview's guest: its worker would revert the change, or the preview would lose
+/// The name of an existing agent that the caller may use as the call does. Rejects a preview's guest: its worker would revert the change, or the preview would lose
 /// files that its database and its route still refer to.
 pub(super) struct Agent(pub(super) GuestName);
 
@@ -23,9 +24,17 @@ impl FromRequestParts<Context> for Agent {
             .await
             .map_err(|error| ApiError(Failure::new(Code::InvalidRequest, error.to_string())))?;
         let name = name(parameters.get("name").map_or("", String::as_str))?;
+        let caller = Caller::from_request_parts(parts, context).await?;
         let guest = context.engine.guest(&name).await?;
+        visible::require_guest(context.engine.store(), &caller, &name).await?;
         match guest.kind {
-            GuestKind::Agent => Ok(Self(name)),
+            GuestKind::Agent => {
+                let access = parts.extensions.get::<Access>();
+                if access.is_none_or(|access| access.scope == Scope::Own) {
+                    visible::require_own(&caller, &guest)?;
+                }
+                Ok(Self(name))
+            }
             GuestKind::Preview => {
                 let path = parts.uri.path();
                 Err(ApiError(is_a_preview(&name, &parts.method, path)))

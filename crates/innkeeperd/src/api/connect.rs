@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 use hyper::upgrade::Upgraded;
@@ -22,7 +22,7 @@ use tracing::debug;
 use super::agent::Agent;
 use super::exec::{read_frame, requested_upgrade, switching};
 use super::previews::OnePreview;
-use super::{Context, Peer};
+use super::{Caller, Context};
 use crate::api_error::ApiError;
 
 /// Maximum number of attempts to connect to a guest that is paused each time.
@@ -71,7 +71,7 @@ impl Wait {
 
 pub(super) async fn connect(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     Port(port): Port,
     Query(wait): Query<Wait>,
@@ -81,12 +81,12 @@ pub(super) async fn connect(
         name: &guest,
         previews: None,
     };
-    begin(&context, guest, port, &wait, request, &peer.actor()).await
+    begin(&context, guest, port, &wait, request, &caller).await
 }
 
 pub(super) async fn connect_to_preview(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     OnePreview(previews, slug): OnePreview,
     Port(port): Port,
     Query(wait): Query<Wait>,
@@ -97,7 +97,7 @@ pub(super) async fn connect_to_preview(
         name: &name,
         previews: Some(&previews),
     };
-    begin(&context, guest, port, &wait, request, &peer.actor()).await
+    begin(&context, guest, port, &wait, request, &caller).await
 }
 
 /// A guest. `previews` are given for a preview's.
@@ -113,18 +113,22 @@ async fn begin(
     port: u16,
     wait: &Wait,
     mut request: Request,
-    actor: &str,
+    caller: &Caller,
 ) -> Result<Response, ApiError> {
     let upgrade = requested_upgrade(&mut request, frame::PROTOCOL)?;
     // Before the wake: a guest in use is not paused again by itself.
     let open = context.engine.open_session(guest.name);
-    let stream = connect_awake(context, guest, port, wait.deadline(), actor).await?;
+    let stream = connect_awake(context, guest, port, wait.deadline(), &caller.actor()).await?;
+    let ended = caller.ended();
     tokio::spawn(async move {
         // The guest is in use until the end.
         let _open = open;
         let carried = async { carry(upgrade.await.map_err(io::Error::other)?, stream).await };
-        if let Err(error) = carried.await {
-            debug!(%error, port, "a connection to a guest broke");
+        tokio::select! {
+            carried = carried => if let Err(error) = carried {
+                debug!(%error, port, "a connection to a guest broke");
+            },
+            () = ended => {}
         }
     });
     Ok(switching(frame::PROTOCOL))

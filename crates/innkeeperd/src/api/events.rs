@@ -14,8 +14,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Context;
-use super::response::name;
+use super::response::{end, name};
+use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 
 #[derive(Deserialize)]
@@ -29,6 +29,7 @@ pub(super) struct EventQuery {
 
 pub(super) async fn events(
     State(context): State<Context>,
+    caller: Caller,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>>>, ApiError> {
@@ -38,21 +39,22 @@ pub(super) async fn events(
     let operation = query.operation.map(OperationId);
     if let Some(id) = operation {
         // Fails for an unknown operation: its stream would never end.
-        context.engine.operation(id).await?;
+        visible::require_operation(&context.engine, &caller, id).await?;
     }
+    let end = end(&context, &caller);
     let (sender, receiver) = mpsc::channel(64);
     let event_stream = EventStream {
         engine: context.engine.clone(),
+        caller,
         operation,
         guest: query.guest.as_deref().map(name).transpose()?,
         follow: query.follow,
         after: last_seen.or(query.after).unwrap_or(0),
         sender,
     };
-    let stopping = context.stopping;
     tokio::spawn(async move {
         tokio::select! {
-            () = stopping.cancelled() => {}
+            () = end => {}
             _ = event_stream.run() => {}
         }
     });
@@ -64,6 +66,7 @@ const PAGE: usize = 256;
 
 struct EventStream {
     engine: Engine,
+    caller: Caller,
     operation: Option<OperationId>,
     guest: Option<GuestName>,
     follow: bool,
@@ -110,6 +113,7 @@ impl EventStream {
             let page = self.engine.store().events(filter).await.map_err(|_| End)?;
             for event in &page {
                 self.send(event).await?;
+                self.after = event.seq;
             }
             if page.len() < PAGE {
                 break;
@@ -151,7 +155,16 @@ impl EventStream {
         same_operation && same_guest
     }
 
+    /// Sends an event that the caller may see.
     async fn send(&mut self, event: &Event) -> Result<(), End> {
+        // The caller may see its operation, whatever its guest.
+        if self.operation.is_none() {
+            let store = self.engine.store();
+            let sees = visible::sees_event(store, &self.caller, event.guest.as_ref());
+            if !sees.await.map_err(|_| End)? {
+                return Ok(());
+            }
+        }
         let frame = Frame::default().json_data(event).map_err(|_| End)?;
         let frame = match event.seq {
             0 => frame,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::{join, try_join};
@@ -21,7 +21,7 @@ use tracing::debug;
 use super::agent::Agent;
 use super::previews::OnePreview;
 use super::response::body;
-use super::{Context, Peer};
+use super::{Caller, Context};
 use crate::api_error::ApiError;
 
 /// The maximum number of attempts to run a command in a guest that is paused each time.
@@ -29,21 +29,21 @@ const ATTEMPTS: u32 = 10;
 
 pub(super) async fn exec(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     request: Request,
 ) -> Result<Response, ApiError> {
-    begin(&context, &guest, None, request, &peer.actor()).await
+    begin(&context, &guest, None, request, &caller).await
 }
 
 pub(super) async fn exec_in_preview(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     OnePreview(previews, slug): OnePreview,
     request: Request,
 ) -> Result<Response, ApiError> {
     let guest = previews.guest(&slug).await?.guest.name;
-    begin(&context, &guest, Some(&previews), request, &peer.actor()).await
+    begin(&context, &guest, Some(&previews), request, &caller).await
 }
 
 /// `previews` are given for a preview's guest.
@@ -52,14 +52,14 @@ async fn begin(
     guest: &GuestName,
     previews: Option<&Previews>,
     mut request: Request,
-    actor: &str,
+    caller: &Caller,
 ) -> Result<Response, ApiError> {
     let upgrade = requested_upgrade(&mut request, frame::PROTOCOL)?;
     let bytes = read_body(request.into_body()).await?;
     let exec: ExecRequest = body(&bytes)?;
     // Before the wake: a guest in use is not paused again by itself.
     let open = context.engine.open_session(guest);
-    let session = exec_awake(context, guest, previews, &exec, actor).await?;
+    let session = exec_awake(context, guest, previews, &exec, &caller.actor()).await?;
     let record = context.engine.guest(guest).await?;
     let engine = context.engine.clone();
     let killed = move |session: &ExecSession| {
@@ -67,11 +67,15 @@ async fn begin(
         engine.record_oom_kills(&record, all);
         (kills > 0).then(|| format!("{}. {}", record.oom_finding(kills), record.oom_remedy()))
     };
+    let ended = caller.ended();
     tokio::spawn(async move {
         // The guest is in use until the end.
         let _open = open;
         match upgrade.await {
-            Ok(connection) => transfer(connection, session, killed).await,
+            Ok(connection) => tokio::select! {
+                () = transfer(connection, session, killed) => {}
+                () = ended => {}
+            },
             Err(error) => debug!(%error, "the client disconnected before the command started"),
         }
     });

@@ -1,53 +1,70 @@
 //! Calls about guests.
 
-use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::{Extension, Json};
 use innkeeper_model::api::{Accepted, GuestView};
 use serde::Deserialize;
 
 use super::agent::Agent;
-use super::response::{ApiResult, LogQuery, accepted, body, console, name};
-use super::{Context, Peer};
+use super::response::{ApiResult, Created, LogQuery, accepted, body, console, created_as, name};
+use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
+use crate::audit::AuditObject;
 
 type Started = Result<(StatusCode, Json<Accepted>), ApiError>;
 
-pub(super) async fn list(State(context): State<Context>) -> ApiResult<Vec<GuestView>> {
-    Ok(Json(context.engine.list().await?))
+pub(super) async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+) -> ApiResult<Vec<GuestView>> {
+    let mut views = context.engine.list().await?;
+    if let Some(repo) = caller.repo() {
+        let visible = visible::previews_of(context.engine.store(), repo).await?;
+        views.retain(|view| visible.contains(&view.guest.name));
+    }
+    Ok(Json(views))
 }
 
 pub(super) async fn show(
     State(context): State<Context>,
+    caller: Caller,
     Path(guest): Path<String>,
 ) -> ApiResult<GuestView> {
-    Ok(Json(context.engine.show(&name(&guest)?).await?))
+    let name = name(&guest)?;
+    visible::require_guest(context.engine.store(), &caller, &name).await?;
+    Ok(Json(context.engine.show(&name).await?))
 }
 
 pub(super) async fn create(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     request: Bytes,
-) -> Started {
-    Ok(accepted(
-        context
-            .engine
-            .create(body(&request)?, &peer.actor(), peer.trust())
-            .await?,
-    ))
+) -> Created<Accepted> {
+    let (request, actor) = (body(&request)?, caller.actor());
+    let created = context.engine.create(request, &actor, caller.trust());
+    Ok(created_guest(created.await?))
 }
 
 pub(super) async fn destroy(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     Query(how): Query<DestroyQuery>,
 ) -> Started {
-    let actor = peer.actor();
+    let actor = caller.actor();
     let destroyed = context.engine.destroy(&guest, how.now, &actor);
     Ok(accepted(destroyed.await?))
+}
+
+/// Returns the response to a call that creates a guest.
+pub(super) fn created_guest(
+    created: Accepted,
+) -> (Extension<AuditObject>, (StatusCode, Json<Accepted>)) {
+    let guest = created.guest.as_ref().map(ToString::to_string);
+    created_as(guest.unwrap_or_default(), accepted(created))
 }
 
 /// Options of a destroy.
@@ -60,61 +77,72 @@ pub(super) struct DestroyQuery {
 
 pub(super) async fn start(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
 ) -> Started {
-    Ok(accepted(context.engine.start(&guest, &peer.actor()).await?))
+    Ok(accepted(
+        context.engine.start(&guest, &caller.actor()).await?,
+    ))
 }
 
 pub(super) async fn stop(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
 ) -> Started {
-    Ok(accepted(context.engine.stop(&guest, &peer.actor()).await?))
+    Ok(accepted(
+        context.engine.stop(&guest, &caller.actor()).await?,
+    ))
 }
 
 pub(super) async fn pause(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
 ) -> Started {
-    Ok(accepted(context.engine.pause(&guest, &peer.actor()).await?))
+    Ok(accepted(
+        context.engine.pause(&guest, &caller.actor()).await?,
+    ))
 }
 
 pub(super) async fn sleep(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
 ) -> Started {
-    Ok(accepted(context.engine.sleep(&guest, &peer.actor()).await?))
+    Ok(accepted(
+        context.engine.sleep(&guest, &caller.actor()).await?,
+    ))
 }
 
 pub(super) async fn wake(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
 ) -> Started {
-    Ok(accepted(context.engine.wake(&guest, &peer.actor()).await?))
+    Ok(accepted(
+        context.engine.wake(&guest, &caller.actor()).await?,
+    ))
 }
 
 pub(super) async fn set(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     request: Bytes,
 ) -> Started {
     let request = body(&request)?;
-    let (actor, trust) = (peer.actor(), peer.trust());
+    let (actor, trust) = (caller.actor(), caller.trust());
     let changed = context.engine.set(&guest, request, &actor, trust);
     Ok(accepted(changed.await?))
 }
 
 pub(super) async fn logs(
     State(context): State<Context>,
+    caller: Caller,
     Agent(guest): Agent,
     Query(query): Query<LogQuery>,
 ) -> Result<Response, ApiError> {
     let log = context.engine.console(&guest, query.lines, query.follow);
-    Ok(console(&context, log.await?))
+    Ok(console(&context, &caller, log.await?))
 }

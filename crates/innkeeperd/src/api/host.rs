@@ -2,19 +2,40 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use innkeeper_model::access::ReadyReport;
 use innkeeper_model::api::{
     Accepted, ConfigReport, DoctorReport, GcReport, PoolReport, SlotReport, Status,
 };
 use innkeeper_model::{GuestUsage, Operation, OperationId};
 
 use super::response::{ApiResult, accepted, body};
-use super::{Context, Peer};
+use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 
 pub(super) async fn status(State(context): State<Context>) -> ApiResult<Status> {
     Ok(Json(context.engine.status(context.started_at).await?))
+}
+
+/// Reports whether the parts of the host work that every guest needs.
+pub(super) async fn ready(State(context): State<Context>) -> (StatusCode, Json<ReadyReport>) {
+    let mut failing = context.engine.failing_parts().await;
+    if let Some(previews) = &context.previews
+        && !previews.web_server_works().await
+    {
+        failing.push("caddy");
+    }
+    let ready = failing.is_empty();
+    let report = ReadyReport {
+        ready,
+        failing: failing.into_iter().map(str::to_owned).collect(),
+    };
+    let status = match ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(report))
 }
 
 pub(super) async fn config(State(context): State<Context>) -> Json<ConfigReport> {
@@ -57,49 +78,51 @@ pub(super) async fn usage(State(context): State<Context>) -> ApiResult<Vec<Guest
 
 pub(super) async fn build(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     request: Bytes,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
     Ok(accepted(
         context
             .engine
-            .build(body(&request)?, &peer.actor(), peer.trust())
+            .build(body(&request)?, &caller.actor(), caller.trust())
             .await?,
     ))
 }
 
 pub(super) async fn prefetch(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    let actor = peer.actor();
-    let started = context.prefetches.start(&actor, peer.trust());
+    let actor = caller.actor();
+    let started = context.prefetches.start(&actor, caller.trust());
     Ok(accepted(started.await?))
 }
 
 pub(super) async fn back_up(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     request: Bytes,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    let (request, actor) = (body(&request)?, peer.actor());
-    let taken = context.backups.take(request, &actor, peer.trust());
+    let (request, actor) = (body(&request)?, caller.actor());
+    let taken = context.backups.take(request, &actor, caller.trust());
     Ok(accepted(taken.await?))
 }
 
 pub(super) async fn restore(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     request: Bytes,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    let (request, actor) = (body(&request)?, peer.actor());
-    let restored = context.backups.restore(request, &actor, peer.trust());
+    let (request, actor) = (body(&request)?, caller.actor());
+    let restored = context.backups.restore(request, &actor, caller.trust());
     Ok(accepted(restored.await?))
 }
 
 pub(super) async fn operation(
     State(context): State<Context>,
+    caller: Caller,
     Path(id): Path<i64>,
 ) -> ApiResult<Operation> {
+    visible::require_operation(&context.engine, &caller, OperationId(id)).await?;
     Ok(Json(context.engine.operation(OperationId(id)).await?))
 }

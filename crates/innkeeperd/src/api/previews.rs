@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use innkeeper_model::api::{Accepted, GuestView};
-use innkeeper_model::preview::api::{PreviewAccepted, PreviewExplanation};
+use innkeeper_model::preview::api::{
+    BuildPreview, CreatePreview, PreviewAccepted, PreviewExplanation,
+};
 use innkeeper_model::preview::check::{CheckSettings, CheckedConfig};
 use innkeeper_model::preview::log::LogFilter;
 use innkeeper_model::preview::{PreviewView, parse_existing_slug};
@@ -18,8 +20,8 @@ use innkeeper_preview::Previews;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::response::{ApiResult, LogQuery, accepted, body, log_lines};
-use super::{Context, Peer};
+use super::response::{ApiResult, Created, LogQuery, accepted, body, created_as, log_lines};
+use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 
 type Started = Result<(StatusCode, Json<PreviewAccepted>), ApiError>;
@@ -39,7 +41,7 @@ impl FromRequestParts<Context> for AllPreviews {
     }
 }
 
-/// The previews of this host, and the slug in a call's path. The preview may not exist.
+/// The previews of this host, and the slug in a call's path. The caller may see the preview, or it does not exist.
 pub(super) struct OnePreview(pub(super) Previews, pub(super) GuestName);
 
 impl FromRequestParts<Context> for OnePreview {
@@ -52,32 +54,42 @@ impl FromRequestParts<Context> for OnePreview {
             .map_err(|error| ApiError(Failure::new(Code::InvalidRequest, error.to_string())))?;
         let slug = parameters.get("slug").map_or("", String::as_str);
         let slug = parse_existing_slug(slug).map_err(|error| ApiError(Failure::from(&error)))?;
+        let caller = Caller::from_request_parts(parts, context).await?;
+        visible::require_preview(context.engine.store(), &caller, &slug).await?;
         Ok(Self(previews, slug))
     }
 }
 
-pub(super) async fn list(AllPreviews(previews): AllPreviews) -> ApiResult<Vec<PreviewView>> {
-    Ok(Json(previews.list().await?))
+pub(super) async fn list(
+    AllPreviews(previews): AllPreviews,
+    caller: Caller,
+) -> ApiResult<Vec<PreviewView>> {
+    let mut views = previews.list().await?;
+    if let Some(repo) = caller.repo() {
+        views.retain(|view| view.preview.repo == *repo);
+    }
+    Ok(Json(views))
 }
 
 pub(super) async fn create(
     AllPreviews(previews): AllPreviews,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     request: Bytes,
-) -> Started {
-    Ok(accepted(
-        previews.create(body(&request)?, &peer.actor()).await?,
-    ))
+) -> Created<PreviewAccepted> {
+    let request: CreatePreview = body(&request)?;
+    visible::require_repo(&caller, &request.repo)?;
+    let created = previews.create(request, &caller.actor()).await?;
+    Ok(created_as(created.slug.to_string(), accepted(created)))
 }
 
 pub(super) async fn build(
     AllPreviews(previews): AllPreviews,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     request: Bytes,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    Ok(accepted(
-        previews.build(body(&request)?, &peer.actor()).await?,
-    ))
+    let request: BuildPreview = body(&request)?;
+    visible::require_repo(&caller, &request.repo)?;
+    Ok(accepted(previews.build(request, &caller.actor()).await?))
 }
 
 pub(super) async fn check_settings(AllPreviews(previews): AllPreviews) -> Json<CheckSettings> {
@@ -95,18 +107,12 @@ pub(super) async fn show(OnePreview(previews, slug): OnePreview) -> ApiResult<Pr
     Ok(Json(previews.show(&slug).await?))
 }
 
-pub(super) async fn destroy(
-    OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Started {
-    Ok(accepted(previews.destroy(&slug, &peer.actor()).await?))
+pub(super) async fn destroy(OnePreview(previews, slug): OnePreview, caller: Caller) -> Started {
+    Ok(accepted(previews.destroy(&slug, &caller.actor()).await?))
 }
 
-pub(super) async fn update(
-    OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Started {
-    Ok(accepted(previews.update(&slug, &peer.actor()).await?))
+pub(super) async fn update(OnePreview(previews, slug): OnePreview, caller: Caller) -> Started {
+    Ok(accepted(previews.update(&slug, &caller.actor()).await?))
 }
 
 pub(super) async fn guest(OnePreview(previews, slug): OnePreview) -> ApiResult<GuestView> {
@@ -115,57 +121,63 @@ pub(super) async fn guest(OnePreview(previews, slug): OnePreview) -> ApiResult<G
 
 pub(super) async fn start(
     OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    Ok(accepted(previews.start_guest(&slug, &peer.actor()).await?))
+    Ok(accepted(
+        previews.start_guest(&slug, &caller.actor()).await?,
+    ))
 }
 
 pub(super) async fn stop(
     OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    Ok(accepted(previews.stop_guest(&slug, &peer.actor()).await?))
+    Ok(accepted(previews.stop_guest(&slug, &caller.actor()).await?))
 }
 
 pub(super) async fn pause(
     OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    Ok(accepted(previews.pause_guest(&slug, &peer.actor()).await?))
+    Ok(accepted(
+        previews.pause_guest(&slug, &caller.actor()).await?,
+    ))
 }
 
 pub(super) async fn sleep(
     OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    Ok(accepted(previews.sleep_guest(&slug, &peer.actor()).await?))
+    Ok(accepted(
+        previews.sleep_guest(&slug, &caller.actor()).await?,
+    ))
 }
 
 pub(super) async fn wake(
     OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    Ok(accepted(previews.wake_guest(&slug, &peer.actor()).await?))
+    Ok(accepted(previews.wake_guest(&slug, &caller.actor()).await?))
 }
 
 pub(super) async fn approve(
     OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     request: Bytes,
 ) -> Started {
     Ok(accepted(
         previews
-            .approve(&slug, body(&request)?, &peer.actor())
+            .approve(&slug, body(&request)?, &caller.actor())
             .await?,
     ))
 }
 
 pub(super) async fn reset_database(
     OnePreview(previews, slug): OnePreview,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
 ) -> Started {
     Ok(accepted(
-        previews.reset_database(&slug, &peer.actor()).await?,
+        previews.reset_database(&slug, &caller.actor()).await?,
     ))
 }
 
@@ -178,6 +190,7 @@ pub(super) async fn explain(
 pub(super) async fn logs(
     OnePreview(previews, slug): OnePreview,
     State(context): State<Context>,
+    caller: Caller,
     Query(query): Query<LogQuery>,
     Query(selection): Query<LogSelection>,
 ) -> Result<Response, ApiError> {
@@ -189,7 +202,7 @@ pub(super) async fn logs(
     let log = previews
         .logs(&slug, query.lines, query.follow, filter)
         .await?;
-    Ok(log_lines(&context, log))
+    Ok(log_lines(&context, &caller, log))
 }
 
 /// The lines of a preview's log that a call selects.

@@ -1,11 +1,12 @@
 //! Parts that several calls share: request bodies, names in paths, responses.
 
 use std::io;
+use std::pin::Pin;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use innkeeper_facilities::Console;
@@ -14,8 +15,9 @@ use innkeeper_model::{Code, Failure, GuestName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Context;
+use super::{Caller, Context};
 use crate::api_error::ApiError;
+use crate::audit::AuditObject;
 
 /// A value as JSON, or a failure.
 pub(crate) type ApiResult<T> = Result<Json<T>, ApiError>;
@@ -23,6 +25,17 @@ pub(crate) type ApiResult<T> = Result<Json<T>, ApiError>;
 /// 202 with a value: the intent is on disk.
 pub(crate) fn accepted<T: Serialize>(value: T) -> (StatusCode, Json<T>) {
     (StatusCode::ACCEPTED, Json(value))
+}
+
+/// The response to a call that creates something, with its name for the audit log.
+pub(crate) type Created<T> = Result<(Extension<AuditObject>, (StatusCode, Json<T>)), ApiError>;
+
+/// Adds the name of a created object to a response, for the audit log.
+pub(crate) fn created_as<T>(
+    object: String,
+    response: (StatusCode, Json<T>),
+) -> (Extension<AuditObject>, (StatusCode, Json<T>)) {
+    (Extension(AuditObject(object)), response)
 }
 
 /// Parses a request's body. An empty one counts as `{}`.
@@ -49,21 +62,36 @@ fn default_lines() -> usize {
     100
 }
 
-/// Returns a log as text. A followed log ends when the daemon stops.
-pub(crate) fn console(context: &Context, log: Console) -> Response {
-    let until_stop = log.take_until(context.stopping.clone().cancelled_owned());
+/// Returns a log as text. A followed log ends when the daemon stops, or with the caller's rights.
+pub(crate) fn console(context: &Context, caller: &Caller, log: Console) -> Response {
+    let until_stop = log.take_until(end(context, caller));
     let body = Body::from_stream(until_stop);
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
 }
 
-/// Returns a preview's log as JSON, one line of the log on each line. A followed log ends when the daemon stops.
-pub(crate) fn log_lines(context: &Context, log: BoxStream<'static, LogLine>) -> Response {
+/// Returns the end of a caller's stream: the daemon stops, or the caller's rights have ended.
+pub(crate) fn end(context: &Context, caller: &Caller) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let (stopping, ended) = (context.stopping.clone().cancelled_owned(), caller.ended());
+    Box::pin(async move {
+        tokio::select! {
+            () = stopping => {}
+            () = ended => {}
+        }
+    })
+}
+
+/// Returns a preview's log as JSON, one line of the log on each line. A followed log ends as that of [`console`].
+pub(crate) fn log_lines(
+    context: &Context,
+    caller: &Caller,
+    log: BoxStream<'static, LogLine>,
+) -> Response {
     let lines = log.map(|line| {
         let mut json = serde_json::to_vec(&line).map_err(io::Error::other)?;
         json.push(b'\n');
         Ok::<_, io::Error>(json)
     });
-    let until_stop = lines.take_until(context.stopping.clone().cancelled_owned());
+    let until_stop = lines.take_until(end(context, caller));
     let body = Body::from_stream(until_stop);
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }

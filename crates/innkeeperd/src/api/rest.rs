@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use innkeeper_model::{GuestName, IdleRequest, KeepaliveRequest, RestReport};
 
 use super::agent::Agent;
 use super::previews::OnePreview;
 use super::response::{ApiResult, body};
-use super::{Context, Peer};
+use super::{Caller, Context};
 use crate::api_error::ApiError;
 
 pub(super) async fn show(
@@ -47,21 +47,21 @@ pub(super) async fn set_idle_of_preview(
 
 pub(super) async fn keep_awake(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     request: Bytes,
 ) -> ApiResult<RestReport> {
-    keep(&context, &guest, &peer, &request).await
+    keep(&context, &guest, &caller, &request).await
 }
 
 pub(super) async fn keep_preview_awake(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     OnePreview(previews, slug): OnePreview,
     request: Bytes,
 ) -> ApiResult<RestReport> {
     let guest = previews.guest(&slug).await?.guest.name;
-    keep(&context, &guest, &peer, &request).await
+    keep(&context, &guest, &caller, &request).await
 }
 
 async fn report(context: &Context, guest: &GuestName) -> ApiResult<RestReport> {
@@ -77,11 +77,11 @@ async fn set(context: &Context, guest: &GuestName, request: &Bytes) -> ApiResult
 async fn keep(
     context: &Context,
     guest: &GuestName,
-    peer: &Peer,
+    caller: &Caller,
     request: &Bytes,
 ) -> Result<Json<RestReport>, ApiError> {
     let KeepaliveRequest { seconds } = body(request)?;
-    let (time, actor) = (Duration::from_secs(seconds), peer.actor());
+    let (time, actor) = (Duration::from_secs(seconds), caller.actor());
     context.engine.keep_awake(guest, time, &actor).await?;
     report(context, guest).await
 }

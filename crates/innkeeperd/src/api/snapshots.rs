@@ -2,14 +2,14 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use innkeeper_model::api::{Accepted, SnapshotAccepted};
 use innkeeper_model::{Failure, Snapshot, SnapshotLabel};
 
 use super::agent::Agent;
 use super::response::{ApiResult, accepted, body};
-use super::{Context, Peer};
+use super::{Caller, Context};
 use crate::api_error::ApiError;
 
 type Started<T> = Result<(StatusCode, Json<T>), ApiError>;
@@ -27,48 +27,48 @@ pub(super) async fn list(
 
 pub(super) async fn take(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     request: Bytes,
 ) -> Started<SnapshotAccepted> {
     let request = body(&request)?;
-    let actor = peer.actor();
+    let actor = caller.actor();
     let taken = context.engine.snapshot(&guest, request, &actor);
     Ok(accepted(taken.await?))
 }
 
 pub(super) async fn delete(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     Path((_, snapshot)): Path<(String, String)>,
 ) -> Started<Accepted> {
     let label = label(&snapshot)?;
-    let actor = peer.actor();
+    let actor = caller.actor();
     let deleted = context.engine.delete_snapshot(&guest, &label, &actor);
     Ok(accepted(deleted.await?))
 }
 
 pub(super) async fn restore(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     Path((_, snapshot)): Path<(String, String)>,
 ) -> Started<Accepted> {
     let label = label(&snapshot)?;
-    let actor = peer.actor();
+    let actor = caller.actor();
     let restored = context.engine.restore_snapshot(&guest, &label, &actor);
     Ok(accepted(restored.await?))
 }
 
 pub(super) async fn fork(
     State(context): State<Context>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Agent(guest): Agent,
     request: Bytes,
 ) -> Started<Accepted> {
     let request = body(&request)?;
-    let actor = peer.actor();
+    let actor = caller.actor();
     let forked = context.engine.fork(&guest, request, &actor);
     Ok(accepted(forked.await?))
 }

@@ -2,6 +2,7 @@
 //!
 //! The variable `INNKEEPER_A_B` overrides the setting `a.b`. Misspelled settings are rejected, with their place in the file.
 
+mod audit;
 mod grace;
 mod pool;
 mod pressure;
@@ -15,6 +16,7 @@ mod tests;
 
 use std::path::Path;
 
+pub use audit::AuditSettings;
 pub use grace::Grace;
 use innkeeper_model::api::{Check, ConfigReport, Verdict};
 use innkeeper_model::chain;

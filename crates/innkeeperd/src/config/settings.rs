@@ -11,6 +11,7 @@ use innkeeper_model::{Cpus, Installable, MemorySize, SlotBounds, SlotRange, User
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::audit::AuditSettings;
 use super::pool::PoolSettings;
 use super::pressure::PressureSettings;
 use super::previews::{
@@ -75,6 +76,8 @@ pub struct Config {
     pub dns: Dns,
     /// The program that accepts requests of other machines, and the socket on which it passes them on.
     pub gateway: Gateway,
+    /// The audit log.
+    pub audit: AuditSettings,
     /// The daemon's own log.
     pub log: Log,
 }
@@ -272,6 +275,7 @@ impl Default for Config {
             pages: Pages::default(),
             dns: Dns::default(),
             gateway: Gateway::default(),
+            audit: AuditSettings::default(),
             log: Log::default(),
         }
     }

@@ -13,16 +13,13 @@
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | `listener` | access control of the socket |
 //! | `server` | the call that records deliveries |
 //! | `notifier` | notifications about pending deliveries |
 //! | `explain` | explanations of deliveries for people |
 
 pub(crate) mod explain;
-mod listener;
 mod notifier;
 mod server;
 
-pub(crate) use listener::Listener;
 pub(crate) use notifier::Notifier;
-pub(crate) use server::serve;
+pub(crate) use server::{PURPOSE, serve};

@@ -18,8 +18,15 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Listener, Notifier};
+use super::Notifier;
 use crate::api_error::ApiError;
+use crate::guarded::{Listener, Purpose};
+
+/// The purpose of the intake's socket. The webhook uses two connections.
+pub(crate) const PURPOSE: Purpose = Purpose {
+    program: "innkeeper-webhook",
+    connections: 16,
+};
 
 /// State shared by all calls.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Tokens of other machines.
+//! Tokens of other machines, and the socket of the gateway.
 
 #![expect(clippy::disallowed_methods, reason = "tests run programs")]
 
@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use innkeeper_model::access::{TokenRecord, TokenText, TokensFile};
+use innkeeper_model::access::{AuditEntry, ReadyReport, TokenRecord, TokenText, TokensFile};
 
-use crate::support::Sandbox;
+use crate::support::{Client, Fixture, Response, Sandbox, closure, create_body, flake, wait_until};
 
 /// Creates a token with the program, and returns the only line that it prints.
 fn create(sandbox: &Sandbox, arguments: &[&str]) -> TokenText {
@@ -128,4 +128,237 @@ fn only_root_manages_tokens() {
         tokens.len() == 1 && tokens[0].revoked_at.is_none(),
         "{tokens:?}"
     );
+}
+
+/// Returns a client of the gateway's socket, for an actor.
+fn gateway(sandbox: &Sandbox, actor: Option<&TokenText>) -> Client {
+    let client = Client::new(sandbox.path().join("run/gateway.sock"));
+    match actor {
+        Some(token) => client.with_headers(&format!(
+            "innkeeper-actor: token:{}\r\ninnkeeper-source: 192.0.2.7\r\n",
+            token.id()
+        )),
+        None => client,
+    }
+}
+
+/// Requires that two responses are the same refusal, apart from the names of their objects.
+fn require_same(hidden: &Response, hidden_name: &str, absent: &Response, absent_name: &str) {
+    assert_eq!(hidden.status, 404, "{hidden:?}");
+    let expected = (absent.status, absent.body.replace(absent_name, hidden_name));
+    assert_eq!((hidden.status, hidden.body.clone()), expected);
+}
+
+#[test]
+fn actors_have_the_rights_of_their_roles() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("[gateway]\nenabled = true\ngroup = 'root'");
+    let _daemon = sandbox.start();
+    let before = sandbox.traces();
+    let create = |arguments: &[&str]| create(&sandbox, arguments);
+    let viewer = create(&["viewer", "--role", "viewer"]);
+    let alice = create(&["alice"]);
+    let bob = create(&["bob"]);
+    let operator = create(&["operator", "--role", "operator"]);
+    let admin = create(&["admin", "--role", "admin"]);
+    let of_repo = create(&["of-repo", "--role", "operator", "--repo", "octo/web"]);
+    let client = |token| gateway(&sandbox, Some(token));
+
+    let nobody = gateway(&sandbox, None);
+    let ready = nobody.call("GET", "/v1/ready", "");
+    let report: ReadyReport = ready.read();
+    assert_eq!(
+        (ready.status == 200, report.failing.is_empty()),
+        (report.ready, report.ready)
+    );
+    let refused = nobody.call("GET", "/v1/guests", "");
+    assert_eq!(refused.status, 401);
+    assert!(
+        refused.body.contains(r#""error":"unauthorized""#),
+        "{refused:?}"
+    );
+
+    let body = create_body("web", &closure);
+    let forbidden = |client: &Client, method: &str, path: &str, body: &str| {
+        let response = client.call(method, path, body);
+        assert_eq!(response.status, 403, "{method} {path}: {response:?}");
+        assert_eq!(response.failure().code.as_str(), "forbidden");
+    };
+    forbidden(&client(&viewer), "POST", "/v1/guests", &body);
+    let created = client(&alice).call("POST", "/v1/guests", &body);
+    let operation = client(&alice).finish(&created);
+    assert_eq!(operation.failure, None, "{operation:?}");
+    let owner = format!("token:{}", alice.id());
+    assert_eq!(
+        client(&viewer).guest("web").guest.owner,
+        Some(owner.clone())
+    );
+
+    // Another developer sees the agent, and changes nothing.
+    assert_eq!(
+        client(&bob).call("GET", "/v1/guests/web/logs", "").status,
+        200
+    );
+    for (method, path, body) in [
+        ("DELETE", "/v1/guests/web", ""),
+        ("POST", "/v1/guests/web/stop", ""),
+        ("POST", "/v1/guests/web/set", r#"{"memory":"256M"}"#),
+        ("POST", "/v1/guests/web/exec", r#"{"command":["id"]}"#),
+        ("POST", "/v1/guests/web/connect/80", ""),
+        ("POST", "/v1/guests/web/fork", r#"{"name":"copy"}"#),
+    ] {
+        forbidden(&client(&bob), method, path, body);
+    }
+    client(&operator).change("web", "stop");
+    client(&alice).change("web", "start");
+
+    // A token of one repository sees no agent, and no trace of one.
+    let limited = client(&of_repo);
+    assert_eq!(limited.call("GET", "/v1/guests", "").body, "[]");
+    let call = |path: &str| limited.call("GET", path, "");
+    require_same(
+        &call("/v1/guests/web"),
+        "web",
+        &call("/v1/guests/nix"),
+        "nix",
+    );
+    let id = operation.id.to_string();
+    let operations = |id: &str| call(&format!("/v1/operations/{id}"));
+    require_same(&operations(&id), &id, &operations("999999"), "999999");
+    assert!(limited.events("follow=false").is_empty());
+    assert!(!client(&viewer).events("follow=false").is_empty());
+    forbidden(&limited, "GET", "/v1/status", "");
+    forbidden(&limited, "GET", "/v1/guests/web/logs", "");
+
+    // No role has root's rights.
+    let local = format!(r#"{{"name":"x","flake":"{}"}}"#, flake(Fixture::Agent));
+    let refused = client(&admin).call("POST", "/v1/guests", &local);
+    assert_eq!(refused.failure().code.as_str(), "flake_refused");
+    for (method, path) in [
+        ("GET", "/v1/config"),
+        ("POST", "/v1/prefetches"),
+        ("POST", "/v1/backups"),
+        ("POST", "/v1/backups/restore"),
+    ] {
+        forbidden(&client(&admin), method, path, "");
+    }
+
+    client(&alice).destroy("web");
+    before.assert_same(&sandbox.traces(), "after the destroy");
+    let output = sandbox.program("innkeeper", &["audit", "--actor", "alice", "--json"], b"");
+    let entries: Vec<AuditEntry> = serde_json::from_slice(&output.stdout).expect("a list");
+    let found: Vec<_> = (entries.iter())
+        .map(|entry| {
+            let object = entry.object.as_deref().unwrap_or_default();
+            assert_eq!(entry.source.as_deref(), Some("192.0.2.7"));
+            assert_eq!(entry.actor, owner);
+            format!(
+                "{} {object} {}",
+                entry.verb,
+                entry.result.as_deref().unwrap_or("-")
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "guest-create web ok",
+            "guest-start web ok",
+            "guest-destroy web ok"
+        ]
+    );
+    let local = sandbox.program("innkeeper", &["audit", "--actor", "uid:0", "--json"], b"");
+    let local: Vec<AuditEntry> = serde_json::from_slice(&local.stdout).expect("a list");
+    let created = local.iter().filter(|entry| entry.verb == "token-create");
+    assert_eq!(created.count(), 6);
+    assert!(
+        local
+            .iter()
+            .any(|entry| entry.object.as_deref() == Some("admin (admin)"))
+    );
+}
+
+#[test]
+fn revocation_ends_requests_and_streams_at_once() {
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("[gateway]\nenabled = true\ngroup = 'root'");
+    let _daemon = sandbox.start();
+    let token = create(&sandbox, &["ci"]);
+    let client = gateway(&sandbox, Some(&token));
+    assert_eq!(client.call("GET", "/v1/status", "").status, 200);
+    assert!(list(&sandbox)[0].last_used_at.is_some());
+    std::thread::scope(|scope| {
+        let stream = scope.spawn(|| client.call("GET", "/v1/events?follow=true", ""));
+        // The stream holds until the revocation.
+        wait_until("the stream is open", || connections(&sandbox) > 0);
+        assert!(!stream.is_finished());
+        let revoked = sandbox.program("innkeeper", &["token", "revoke", "ci"], b"");
+        assert!(revoked.status.success(), "{revoked:?}");
+        assert_eq!(stream.join().expect("ends").status, 200);
+    });
+    assert_eq!(client.call("GET", "/v1/status", "").status, 401);
+}
+
+/// Returns the number of established connections on the gateway's socket.
+fn connections(sandbox: &Sandbox) -> usize {
+    let path = sandbox
+        .path()
+        .join("run/gateway.sock")
+        .display()
+        .to_string();
+    let sockets = fs::read_to_string("/proc/thread-self/net/unix").expect("reads");
+    // Columns: Num RefCount Protocol Flags Type St Inode Path; state 3 is connected (net/unix/af_unix.c). A renamed socket
+    // keeps the name that it was bound to.
+    let bound = path.replace(".sock", ".new");
+    let rows = sockets
+        .lines()
+        .filter(|line| line.ends_with(&bound) || line.ends_with(&path));
+    rows.filter(|line| line.split_whitespace().nth(5) == Some("03"))
+        .count()
+}
+
+#[test]
+fn only_the_gateway_may_use_its_socket() {
+    let mut sandbox = Sandbox::new();
+    // A group without members: only its own processes and root may connect.
+    sandbox.configure("[gateway]\nenabled = true\ngroup = 'daemon'");
+    let _daemon = sandbox.start();
+    let socket = sandbox.path().join("run/gateway.sock");
+    let mode = fs::metadata(&socket).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o660);
+    for path in [sandbox.path(), &sandbox.path().join("run"), &socket] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("chmod");
+    }
+    let ready = |user: &[&str]| {
+        let output = Command::new("setpriv")
+            .args(user)
+            .args(["curl", "--silent", "--unix-socket"])
+            .arg(&socket)
+            .arg("http://innkeeper/v1/ready")
+            .output()
+            .expect("curl");
+        String::from_utf8_lossy(&output.stdout).contains("ready")
+    };
+    assert!(ready(&[
+        "--reuid=64999",
+        "--regid=daemon",
+        "--clear-groups"
+    ]));
+    assert!(!ready(&[
+        "--reuid=64999",
+        "--regid=64999",
+        "--clear-groups"
+    ]));
+    assert!(
+        !ready(&["--reuid=64999", "--regid=64999", "--groups=daemon"]),
+        "a member is not the gateway"
+    );
+}
+
+#[test]
+fn there_is_no_gateway_socket_unless_it_is_enabled() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    assert!(!sandbox.path().join("run/gateway.sock").exists());
 }

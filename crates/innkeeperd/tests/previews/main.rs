@@ -8,6 +8,7 @@
     reason = "a test prints to the terminal and fails with a panic"
 )]
 
+mod access;
 mod branches;
 mod cli;
 mod commands;

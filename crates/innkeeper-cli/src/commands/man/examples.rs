@@ -1,11 +1,20 @@
 //! Examples for the manual pages of commands.
 
+mod access;
+
 use clap_mangen::roff::{Roff, bold, roman};
 
-type Examples = &'static [(&'static str, &'static [(&'static str, &'static str)])];
+/// Command lines and their effects.
+type Lines = &'static [(&'static str, &'static str)];
 
-/// For each command: example command lines with their effects.
-pub(super) const EXAMPLES: Examples = &[
+type Examples = &'static [(&'static str, Lines)];
+
+/// Returns the examples of all commands: for each command, example command lines with their effects.
+pub(super) fn all() -> impl Iterator<Item = &'static (&'static str, Lines)> {
+    EXAMPLES.iter().chain(access::EXAMPLES)
+}
+
+const EXAMPLES: Examples = &[
     (
         "agent create",
         &[
@@ -499,73 +508,6 @@ pub(super) const EXAMPLES: Examples = &[
         &[("innkeeper config", "Show every setting and its origin.")],
     ),
     (
-        "innkeeper token create",
-        &[
-            (
-                "innkeeper token create alice --expires 30d",
-                "Create a token for a developer, and print it once.",
-            ),
-            (
-                "innkeeper token create ci --repo octo/web --quiet",
-                "Create a token for the previews of one repository, and print nothing else, for scripts.",
-            ),
-        ],
-    ),
-    (
-        "innkeeper token list",
-        &[(
-            "innkeeper token list",
-            "Show all valid tokens, with their last use.",
-        )],
-    ),
-    (
-        "innkeeper token revoke",
-        &[(
-            "innkeeper token revoke alice",
-            "Revoke a token. It is refused from then on.",
-        )],
-    ),
-    (
-        "innkeeper context add",
-        &[
-            (
-                "innkeeper context add office --url https://api.example.org",
-                "Add a gateway, with a token from standard input.",
-            ),
-            (
-                "innkeeper context add ci --url https://api.example.org --token-file /run/secrets/innkeeper",
-                "Add a gateway whose token another program renews in a file.",
-            ),
-        ],
-    ),
-    (
-        "innkeeper context use",
-        &[
-            (
-                "innkeeper context use office",
-                "Use the gateway of the context office for the next commands.",
-            ),
-            (
-                "innkeeper context use local",
-                "Use this machine's own daemon again.",
-            ),
-        ],
-    ),
-    (
-        "innkeeper context list",
-        &[(
-            "innkeeper context list",
-            "Show all contexts, which one is in use, and why.",
-        )],
-    ),
-    (
-        "innkeeper context rm",
-        &[(
-            "innkeeper context rm office",
-            "Remove a context and its token.",
-        )],
-    ),
-    (
         "innkeeper completions",
         &[(
             "innkeeper completions bash --program agent > /etc/bash_completion.d/agent",
@@ -583,7 +525,7 @@ pub(super) const EXAMPLES: Examples = &[
 
 /// Returns the section with the examples of a command, if it has any.
 pub(super) fn section(path: &str) -> Option<Roff> {
-    let (_, examples) = EXAMPLES.iter().find(|(of, _)| *of == path)?;
+    let (_, examples) = all().find(|(of, _)| *of == path)?;
     let mut section = Roff::new();
     section.control("SH", ["EXAMPLES"]);
     for (line, effect) in *examples {

@@ -15,6 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// Headers of each request, each with its end of line.
+    headers: String,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,16 @@ impl Response {
 
 impl Client {
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self {
+            socket,
+            headers: String::new(),
+        }
+    }
+
+    /// Returns the same client with more headers.
+    pub(crate) fn with_headers(mut self, headers: &str) -> Self {
+        self.headers.push_str(headers);
+        self
     }
 
     /// Calls the API. An error means that the daemon is unreachable or died during the call.
@@ -48,10 +59,10 @@ impl Client {
     ) -> std::io::Result<Response> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
-        let length = body.len();
+        let (length, headers) = (body.len(), &self.headers);
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nhost: innkeeper\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nhost: innkeeper\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
         )?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;

@@ -1,4 +1,4 @@
-//! Access control of the intake's socket.
+//! Listening Unix sockets for one program: access control beyond the file permissions, and a limit of connections.
 
 use std::io;
 use std::path::Path;
@@ -16,14 +16,21 @@ use tracing::{info, warn};
 
 use crate::socket;
 
-/// The maximum number of concurrent connections; further ones wait. The webhook uses two. A compromised webhook must not
-/// exhaust the daemon's file descriptors.
-const CONNECTIONS: usize = 16;
+/// The purpose of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Purpose {
+    /// The program that may use it, for the log.
+    pub(crate) program: &'static str,
+    /// The maximum number of concurrent connections; further ones wait. A compromised program must not exhaust the daemon's
+    /// file descriptors.
+    pub(crate) connections: usize,
+}
 
-/// The intake's socket. Besides the file permissions, it checks that the client is root or runs as the group itself: a
-/// member of the group is not the webhook.
+/// The socket of one program. Besides the file permissions, it checks that the client is root or runs as the program's group
+/// itself: a member of the group is not the program.
 pub(crate) struct Listener {
     socket: UnixListener,
+    purpose: Purpose,
     allowed: AllowedClients,
     slots: Arc<Semaphore>,
 }
@@ -33,21 +40,24 @@ impl Listener {
     ///
     /// # Errors
     /// When the socket cannot be created.
-    pub(crate) fn bind(path: &Path, group: &str) -> Result<Self, FileError> {
+    pub(crate) fn bind(path: &Path, group: &str, purpose: Purpose) -> Result<Self, FileError> {
         let id = socket::group_id(group);
         if id.is_none() {
             info!(
                 group,
-                "the group does not exist; only root can hand over deliveries"
+                socket = %path.display(),
+                "the group of {} does not exist; only root can use its socket",
+                purpose.program
             );
         }
         Ok(Self {
             socket: socket::bind(path, id)?,
+            purpose,
             allowed: AllowedClients {
                 user: geteuid().as_raw(),
                 group: id.map(Gid::as_raw),
             },
-            slots: Arc::new(Semaphore::new(CONNECTIONS)),
+            slots: Arc::new(Semaphore::new(purpose.connections)),
         })
     }
 }
@@ -73,10 +83,11 @@ impl axum::serve::Listener for Listener {
                 Ok(peer) => warn!(
                     uid = peer.uid(),
                     gid = peer.gid(),
-                    "rejected a connection to the intake: the client is not the webhook"
+                    "rejected a connection: the client is not {}",
+                    self.purpose.program
                 ),
                 Err(error) => {
-                    warn!(%error, "cannot determine the client of a connection to the intake");
+                    warn!(%error, "cannot determine whether a client is {}", self.purpose.program);
                 }
             }
         }
@@ -133,12 +144,12 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// The clients that may hand over deliveries.
+/// The clients that may use the socket.
 #[derive(Clone, Copy, Debug)]
 struct AllowedClients {
     /// The daemon's own user, which has the daemon's rights anyway.
     user: u32,
-    /// The webhook's group, if it exists.
+    /// The program's group, if it exists.
     group: Option<u32>,
 }
 
@@ -157,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_webhooks_group_and_root_are_allowed() {
+    fn the_programs_group_and_root_are_allowed() {
         let allowed = AllowedClients {
             user: 7,
             group: Some(5),

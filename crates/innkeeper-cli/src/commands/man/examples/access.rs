@@ -1,0 +1,86 @@
+//! Examples for the commands about access from other machines.
+
+use super::Examples;
+
+pub(super) const EXAMPLES: Examples = &[
+    (
+        "innkeeper audit",
+        &[
+            (
+                "innkeeper audit --since 24h",
+                "Show the changes of the last day.",
+            ),
+            (
+                "innkeeper audit --actor alice --json",
+                "Show the changes with the token alice, for scripts.",
+            ),
+        ],
+    ),
+    (
+        "innkeeper token create",
+        &[
+            (
+                "innkeeper token create alice --expires 30d",
+                "Create a token for a developer, and print it once.",
+            ),
+            (
+                "innkeeper token create ci --repo octo/web --quiet",
+                "Create a token for the previews of one repository, and print nothing else, for scripts.",
+            ),
+        ],
+    ),
+    (
+        "innkeeper token list",
+        &[(
+            "innkeeper token list",
+            "Show all valid tokens, with their last use.",
+        )],
+    ),
+    (
+        "innkeeper token revoke",
+        &[(
+            "innkeeper token revoke alice",
+            "Revoke a token. It is refused from then on.",
+        )],
+    ),
+    (
+        "innkeeper context add",
+        &[
+            (
+                "innkeeper context add office --url https://api.example.org",
+                "Add a gateway, with a token from standard input.",
+            ),
+            (
+                "innkeeper context add ci --url https://api.example.org --token-file /run/secrets/innkeeper",
+                "Add a gateway whose token another program renews in a file.",
+            ),
+        ],
+    ),
+    (
+        "innkeeper context use",
+        &[
+            (
+                "innkeeper context use office",
+                "Use the gateway of the context office for the next commands.",
+            ),
+            (
+                "innkeeper context use local",
+                "Use this machine's own daemon again.",
+            ),
+        ],
+    ),
+    (
+        "innkeeper context list",
+        &[(
+            "innkeeper context list",
+            "Show all contexts, which one is in use, and why.",
+        )],
+    ),
+    (
+        "innkeeper context rm",
+        &[(
+            "innkeeper context rm office",
+            "Remove a context and its token.",
+        )],
+    ),
+];

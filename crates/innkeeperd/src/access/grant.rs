@@ -1,0 +1,83 @@
+//! The rights of an actor, until they end.
+
+use std::time::Duration;
+
+use innkeeper_model::access::Role;
+use innkeeper_model::preview::RepoName;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+/// The interval at which an expiry is compared with the wall clock, which may jump.
+const COMPARE_EVERY: Duration = Duration::from_secs(30);
+
+/// The rights of an actor.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    role: Role,
+    repo: Option<RepoName>,
+    expires_at: Option<Timestamp>,
+    revoked: CancellationToken,
+}
+
+impl Grant {
+    /// Creates a grant.
+    pub(crate) fn new(role: Role, repo: Option<RepoName>, expires_at: Option<Timestamp>) -> Self {
+        Self {
+            role,
+            repo,
+            expires_at,
+            revoked: CancellationToken::new(),
+        }
+    }
+
+    /// Returns the role.
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Returns the only repository whose previews the actor may see.
+    pub(crate) fn repo(&self) -> Option<&RepoName> {
+        self.repo.as_ref()
+    }
+
+    /// Reports whether the lifetime is over.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// Ends the grant, with all its clones.
+    pub(crate) fn end(&self) {
+        self.revoked.cancel();
+    }
+
+    /// Waits until the grant has ended: after an [`Self::end`] at once, after an expiry within half a minute.
+    pub(crate) async fn ended(&self) {
+        while !self.has_expired(Timestamp::now()) {
+            let revoked = self.revoked.cancelled();
+            if tokio::time::timeout(COMPARE_EVERY, revoked).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn grant_ends_with_a_revocation_or_its_lifetime() {
+        Grant::new(Role::Viewer, None, Some(Timestamp::UNIX_EPOCH))
+            .ended()
+            .await;
+        let later = Timestamp::now() + SignedDuration::from_hours(1);
+        let grant = Grant::new(Role::Viewer, None, Some(later));
+        assert!(!grant.has_expired(Timestamp::now()) && grant.has_expired(later));
+        assert!(grant.ended().now_or_never().is_none(), "it ended early");
+        grant.clone().end();
+        grant.ended().await;
+    }
+}
