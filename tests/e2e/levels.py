@@ -72,6 +72,27 @@ with subtest("asleep: no processes, and all else is kept"):
         require_equal(page(guest(name)["guest_address"]), f"{name} was here\n", f"the page of {name}")
     doctor()
 
+with subtest("asleep: the first packet of a connection wakes it, and the connection waits"):
+    pages = {"web": "web was here\n", "full": "full was here\n"}
+    addresses = {name: guest(name)["guest_address"] for name in pages}
+    for name, text in pages.items():
+        machine.succeed(f"agent sleep {name}")
+        # An echo request does not wake it.
+        machine.fail(f"ping -c 1 -W 1 {addresses[name]}")
+        require_equal(show(name), ("asleep", "asleep"), f"the level and the state of {name} after a ping")
+        require_equal(machine.succeed(f"curl --silent --max-time 120 http://{addresses[name]}/"), text, f"the page of {name}")
+        machine.wait_until_succeeds(f"agent show {name} --json | jq -e '.level == \"awake\"'")
+    require_healthy("full")
+
+with subtest("asleep: a datagram wakes it, and a scan wakes it once; without a daemon, at its next start"):
+    machine.succeed("agent sleep web", "systemctl stop innkeeperd.service")
+    for port in range(1, 40):
+        machine.succeed(f"echo x > /dev/udp/{addresses['web']}/{port}")
+    machine.succeed("systemctl start innkeeperd.service")
+    machine.wait_until_succeeds("agent show web --json | jq -e '.level == \"awake\"'")
+    machine.wait_for_open_port(80, addresses["web"])
+    doctor()
+
 with subtest("stopped and destroyed while they are paused"):
     machine.succeed("agent pause web", "agent stop web", "agent pause full")
     require_equal(show("web"), ("awake", "stopped"), "the level and the state of a stopped guest")

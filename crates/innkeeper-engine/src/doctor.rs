@@ -9,7 +9,6 @@ use innkeeper_model::{
 
 use crate::EngineError;
 use crate::engine::Engine;
-use crate::observe::observe;
 use crate::plan::{Goal, plan};
 
 /// The time in which the rules follow a change of the host.
@@ -74,7 +73,7 @@ impl Engine {
 
     async fn check_guest(&self, guest: &Guest) -> Check {
         let subject = format!("guest {}", guest.name);
-        let observed = match observe(&self.inner.host, guest).await {
+        let observed = match self.inner.observe(guest).await {
             Ok(observed) => observed,
             Err(error) => return broken(subject, innkeeper_model::chain(&error), None),
         };

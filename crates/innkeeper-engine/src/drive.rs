@@ -20,6 +20,7 @@ use crate::plan::{Goal, Stage, Step, plan, plan_change};
 use crate::probe::Edge;
 use crate::staging::Turn;
 
+mod network;
 mod rollback;
 
 pub(crate) use rollback::resume_rollback;
@@ -385,13 +386,8 @@ impl<'a> Drive<'a> {
                 host.units.remove(name).await?;
                 self.inner.unwatch_packets(guest).await?;
             }
-            Step::RemoveNetwork => {
-                host.network.remove(name).await?;
-                // After the last packet.
-                if let Some(addresses) = self.inner.config.range.addresses(guest.slot) {
-                    host.traffic.forget(addresses.guest).await?;
-                }
-            }
+            Step::RemoveNetwork => self.remove_network(guest).await?,
+            Step::ParkAddress => self.inner.park(guest).await?,
             Step::RemoveRootfs => host.rootfs.remove(name).await?,
             Step::RetainRootfs => self.inner.retain_rootfs(guest, &self.subject).await?,
             Step::RemoveClosure => host.closures.remove(name).await?,
@@ -479,22 +475,6 @@ impl<'a> Drive<'a> {
     async fn is_superseded(&self, desired: DesiredState) -> Result<bool, EngineError> {
         let now = self.inner.store.guest(self.name).await?;
         Ok(now.is_none_or(|guest| guest.desired != desired))
-    }
-
-    async fn ensure_network(&self, guest: &Guest) -> Result<(), EngineError> {
-        self.inner.require_firewall().await?;
-        if self.waits_complete && self.inner.host.network.is_complete(guest).await? {
-            return Ok(());
-        }
-        let unit = self.inner.host.units.phase(self.name).await?;
-        let leader = unit.and_then(|unit| unit.leader);
-        let leader = leader.ok_or_else(|| {
-            EngineError::Invalid(format!(
-                "guest '{}' ended before it had a network",
-                self.name
-            ))
-        })?;
-        Ok(self.inner.host.network.ensure(guest, leader).await?)
     }
 
     /// Deletes the record once every resource of the guest is gone. Its unfinished operations end with `failure`.

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use innkeeper_model::{Failure, Guest, GuestKind, GuestName, IdlePolicy, Level};
 use parking_lot::Mutex;
 
+use crate::EngineError;
+
 /// The actor of the daemon's own operations.
 pub(crate) const ACTOR: &str = "innkeeperd";
 
@@ -89,6 +91,12 @@ pub trait LevelHooks: Send + Sync {
 
     /// Follows a rest that was prepared, and accepted or refused.
     async fn after_rest(&self, guest: &Guest, accepted: bool);
+
+    /// Wakes a preview's guest that received a packet while it was asleep, and its app. Returns when the guest's processes run.
+    ///
+    /// # Errors
+    /// When the guest does not wake.
+    async fn wake(&self, guest: &GuestName) -> Result<(), EngineError>;
 
     /// Receives the previews' guests that were in use since the last call, at intervals of a minute or less.
     async fn used(&self, guests: &[GuestName]);

@@ -19,6 +19,7 @@
 
 mod activity;
 mod adopt;
+mod asleep;
 mod backoff;
 mod backup;
 mod build;

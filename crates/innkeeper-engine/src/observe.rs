@@ -22,6 +22,8 @@ pub(crate) struct Observed {
     pub(crate) network_present: bool,
     /// The interface has its addresses and routes.
     pub(crate) network_complete: bool,
+    /// The guest has no processes, and its address is parked.
+    pub(crate) parked: bool,
     /// The phase of its unit, if it has one.
     pub(crate) unit: Option<UnitPhase>,
     /// Its processes are suspended.

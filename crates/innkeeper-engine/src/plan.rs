@@ -77,8 +77,10 @@ pub(crate) enum Step {
     StopUnit,
     /// Remove the unit and kill its processes.
     RemoveUnit,
-    /// Remove the veth pair.
+    /// Remove the veth pair, and end the parking of the address of a guest that is not asleep.
     RemoveNetwork,
+    /// Park the address of a guest that is asleep: a packet wakes it.
+    ParkAddress,
     /// Remove the file tree.
     RemoveRootfs,
     /// Retain the file tree for a while, without the credentials from the host.
@@ -126,6 +128,7 @@ impl Step {
             Self::StopUnit => "stop-unit",
             Self::RemoveUnit => "remove-unit",
             Self::RemoveNetwork => "remove-network",
+            Self::ParkAddress => "park-address",
             Self::RemoveRootfs => "remove-rootfs",
             Self::RetainRootfs => "retain-rootfs",
             Self::RemoveClosure => "remove-closure",
@@ -225,10 +228,17 @@ pub(crate) fn plan(goal: Goal, work: Option<&FileWork>, observed: &Observed) -> 
                 }
                 Level::Awake => run(observed, None),
                 Level::Paused => pause(observed),
-                Level::Asleep => stop(observed),
+                Level::Asleep => sleep(observed),
             }
         }
-        (DesiredState::Stopped, _) => stop(observed),
+        (DesiredState::Stopped, _) => {
+            let mut stages = stop(observed);
+            // Nothing wakes a stopped guest.
+            if observed.parked && stages.is_empty() {
+                stages.push(vec![Step::RemoveNetwork]);
+            }
+            stages
+        }
     }
 }
 
@@ -329,6 +339,7 @@ fn pause(observed: &Observed) -> Vec<Stage> {
     if observed.unit != Some(UnitPhase::Running) {
         let mut stages = stop(observed);
         stages.push(vec![Step::RecordSleep]);
+        stages.push(vec![Step::ParkAddress]);
         return stages;
     }
     let mut stages = repair(observed);
@@ -336,6 +347,12 @@ fn pause(observed: &Observed) -> Vec<Stage> {
         stages.push(vec![Step::Freeze]);
     }
     stages
+}
+
+/// The address is parked first: between the guest's last packet and its sleep, a program of the host gets no error.
+fn sleep(observed: &Observed) -> Vec<Stage> {
+    let park = (!observed.parked).then(|| vec![Step::ParkAddress]);
+    park.into_iter().chain(stop(observed)).collect()
 }
 
 fn stop(observed: &Observed) -> Vec<Stage> {

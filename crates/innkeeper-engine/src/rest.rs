@@ -106,7 +106,10 @@ impl Inner {
     pub(crate) async fn unwatch_packets(&self, guest: &Guest) -> Result<(), EngineError> {
         self.uses.lock().end_peek(&guest.name);
         if let Some(address) = self.address(guest) {
-            self.watched.lock().remove(&address);
+            // Its address is parked.
+            if guest.rests() != Some(Level::Asleep) {
+                self.watched.lock().remove(&address);
+            }
             self.host.packets.unwatch(address).await?;
         }
         Ok(())
@@ -183,14 +186,29 @@ impl Engine {
     }
 
     fn spawn_wakes(&self, reached: &BTreeSet<Ipv4Addr>) {
-        for address in reached {
-            let Some(name) = self.inner.watched.lock().get(address).cloned() else {
-                continue;
-            };
+        for address in reached.iter().copied() {
             let engine = self.clone();
-            self.spawn(async move {
-                engine.wake_by_packet_or_retry(&name).await;
-            });
+            self.spawn(async move { engine.wake_reached(address).await });
+        }
+    }
+
+    /// Wakes the guest at an address that received a packet.
+    async fn wake_reached(&self, address: Ipv4Addr) {
+        let name = self.inner.watched.lock().get(&address).cloned();
+        let guest = match &name {
+            Some(name) => self.guest(name).await.ok(),
+            None => None,
+        };
+        match guest {
+            Some(guest) if guest.rests() == Some(Level::Asleep) => {
+                self.wake_sleeper(&guest).await;
+            }
+            Some(guest) => self.wake_by_packet_or_retry(&guest.name).await,
+            None => {}
+        }
+        // Also if it was not asleep any more: a wake in progress may fail. The next daemon finds what this one leaves.
+        if !self.inner.stopping.is_cancelled() {
+            self.expect_packet(address).await;
         }
     }
 

@@ -74,6 +74,7 @@ impl Engine {
             unfinished = unfinished.len(),
             "restoring"
         );
+        self.resume_parking(&guests, &unfinished).await;
         self.resume_packets(&guests, &unreached, &unfinished).await;
         self.stage(&guests, &unfinished);
         for guest in guests {

@@ -19,9 +19,14 @@ const NO_CLOSURE: &str = "/nix/store/00000000000000000000000000000000-seat";
 impl Inner {
     /// Observes a guest and whether a seat is reserved for it.
     pub(crate) async fn observe(&self, guest: &Guest) -> Result<Observed, EngineError> {
+        let observed = observe(&self.host, guest).await?;
+        let is_down = guest.desired != DesiredState::Absent
+            && !guest.should_have_processes()
+            && observed.unit.is_none();
         Ok(Observed {
             has_seat: self.store.seat_of(&guest.name).await?.is_some(),
-            ..observe(&self.host, guest).await?
+            parked: is_down && self.is_parked(guest).await?,
+            ..observed
         })
     }
 

@@ -1,6 +1,7 @@
 //! Networks of guests.
 
-use std::net::TcpStream;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpStream};
 
 use async_trait::async_trait;
 use innkeeper_model::{Guest, GuestName};
@@ -66,4 +67,36 @@ pub trait Network: Resource {
     /// # Errors
     /// When the kernel cannot be queried.
     async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError>;
+
+    /// Prepares the host for [`Self::park`]. Has no effect the second time.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn prepare_parking(&self) -> Result<(), FacilityError>;
+
+    /// Parks the address of a guest: while it has no network, packets of the host to it are discarded without an error, so that
+    /// TCP sends them again, and [`FirstPackets`](crate::FirstPackets) reports them. A network of [`Self::ensure`] precedes
+    /// that. Has no effect on a parked address.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or an object that is not managed by Innkeeper has the interface's name.
+    async fn park(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
+
+    /// Ends [`Self::park`]. Has no effect on other addresses.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn unpark(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
+
+    /// Reports whether packets to an address are discarded because it is parked.
+    ///
+    /// # Errors
+    /// When the kernel cannot be queried.
+    async fn is_parked(&self, guest: Ipv4Addr) -> Result<bool, FacilityError>;
+
+    /// Lists the parked addresses.
+    ///
+    /// # Errors
+    /// When the kernel cannot be queried.
+    async fn parked(&self) -> Result<BTreeSet<Ipv4Addr>, FacilityError>;
 }

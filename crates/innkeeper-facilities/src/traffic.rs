@@ -43,14 +43,17 @@ pub trait Traffic: Send + Sync {
     /// When the kernel cannot be queried. Fails rather than returning an incomplete list: an omitted guest would look idle.
     async fn traffic(&self) -> Result<BTreeMap<Ipv4Addr, GuestTraffic>, FacilityError>;
 
-    /// Removes the counters of a guest whose network was removed.
+    /// Removes the counters of a guest whose network was removed, and ends [`FirstPackets::hold_refusals`].
     ///
     /// # Errors
     /// When the kernel refuses.
     async fn forget(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
 }
 
-/// Reports the first packet to each paused guest for which its processes must run. The daemon's own probes do not count.
+/// Reports the first packet to each guest that rests for which its processes must run. Innkeeper's own probes do not count.
+///
+/// A paused guest is [watched](Self::watch). Packets to a sleeping one are reported while its address is
+/// [parked](crate::Network::park).
 #[async_trait]
 pub trait FirstPackets: Send + Sync {
     /// Starts to watch for a packet to a guest. A packet from now on is reported, once.
@@ -72,7 +75,20 @@ pub trait FirstPackets: Send + Sync {
     /// [`Firewall::ensure`](crate::Firewall::ensure), which removes them. Empty if they are unknown.
     async fn unreached(&self) -> BTreeSet<Ipv4Addr>;
 
-    /// Sends the watched guests that received a packet, which are no longer watched then. Reports rather a guest without a
-    /// packet than none of a guest with one. Runs until the receiver is closed.
+    /// Reports the next packet to a sleeping guest again, one of which was reported: once, until this is called.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn expect(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
+
+    /// Drops the refusals of connections from the host by a guest that is about to start, for half a minute: its servers do not
+    /// listen yet, and the clients try again.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn hold_refusals(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
+
+    /// Sends the guests that received a packet: watched ones, which are no longer watched then, and sleeping ones. Reports rather
+    /// a paused guest without a packet than none of a guest with one. Runs until the receiver is closed.
     async fn follow(&self, reached: UnboundedSender<BTreeSet<Ipv4Addr>>);
 }

@@ -46,7 +46,7 @@ pub use operation::{
 };
 pub use own_system::{OwnSystem, OwnSystemState};
 pub use pressure::{HostMemory, MemoryBand};
-pub use rest::{IdleRequest, KeepaliveRequest, MAX_KEEPALIVE, RestReport};
+pub use rest::{IdleRequest, KeepaliveRequest, MAX_KEEPALIVE, PROBE_DSCP, RestReport};
 pub use retained::{Retained, RetainedId};
 pub use secret::Secret;
 pub use slot::{

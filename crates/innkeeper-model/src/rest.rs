@@ -9,6 +9,10 @@ use crate::{GuestName, GuestState, IdlePolicy};
 /// The longest keepalive.
 pub const MAX_KEEPALIVE: Duration = Duration::from_secs(86_400);
 
+/// The code point (RFC 2474) of packets of probes by a program that may not set marks. The firewall does not count their connections,
+/// and they wake no guest. It is one of those for local use.
+pub const PROBE_DSCP: u8 = 0x33;
+
 /// Keeps a guest awake for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,15 +4,16 @@
 //! afterwards. A hold ends when the app's port accepts a connection, so it needs no daemon.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_model::{GuestName, SlotRange};
+use innkeeper_model::{GuestName, PROBE_DSCP, SlotRange};
 use innkeeper_service::{Pages, PeerQuota, PeerSlot};
 use ipnet::Ipv4Net;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -169,10 +170,22 @@ impl Holds {
     }
 }
 
-/// Reports whether a port accepts a connection.
+/// Reports whether a port accepts a connection. It is a probe, which is no use of a guest, and wakes none.
 pub(crate) async fn accepts(port: SocketAddr, limit: Duration) -> bool {
-    let connected = timeout(limit, TcpStream::connect(port)).await;
+    let connected = timeout(limit, probe(port)).await;
     matches!(connected, Ok(Ok(_)))
+}
+
+async fn probe(port: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match port {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if port.is_ipv4() {
+        // The two bits below the code point are for congestion.
+        socket.set_tos_v4(u32::from(PROBE_DSCP) << 2)?;
+    }
+    socket.connect(port).await
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use innkeeper_engine::LevelHooks;
+use innkeeper_engine::{EngineError, LevelHooks};
 use innkeeper_model::{Failure, Guest, GuestName, Level, chain};
 use innkeeper_store::{Presence, PreviewFact};
 use jiff::Timestamp;
@@ -23,6 +23,10 @@ impl LevelHooks for Previews {
 
     async fn after_rest(&self, guest: &Guest, accepted: bool) {
         self.follow_rest(&guest.name, accepted);
+    }
+
+    async fn wake(&self, guest: &GuestName) -> Result<(), EngineError> {
+        self.wake_for_packet(guest).await
     }
 
     async fn used(&self, guests: &[GuestName]) {

@@ -1,4 +1,4 @@
-//! Requests of visitors that wake a sleeping preview.
+//! Requests of visitors, and packets, that wake a sleeping preview.
 //!
 //! `innkeeper-pages` holds a request to a preview whose guest is asleep, and asks for a wake of the guest, again and again until
 //! the preview's status changes. So a call does nothing unless the guest is asleep and nobody wakes it yet.
@@ -51,12 +51,31 @@ impl Previews {
         let previews = self.clone();
         components
             .background
-            .spawn(async move { previews.finish_wake(&preview, wake).await });
+            .spawn(async move { drop(previews.finish_wake(&preview, wake).await) });
         Ok(())
     }
 
+    /// Wakes a preview's guest, and its app, for a packet that the guest received. Returns when the guest's processes run.
+    ///
+    /// # Errors
+    /// When the guest does not wake.
+    pub(crate) async fn wake_for_packet(&self, slug: &GuestName) -> Result<(), EngineError> {
+        let components = &self.components;
+        let preview = components.store.preview(slug).await?;
+        let preview = preview.filter(|preview| preview.desired == Presence::Present);
+        let wake = components.visitor_wakes.begin(slug);
+        let (Some(preview), Some(wake)) = (preview, wake) else {
+            // Shares the wake for a visitor.
+            return components.engine.wake_on_demand(slug).await;
+        };
+        if let Err(error) = self.record_visit(&preview, None).await {
+            warn!(%slug, code = %error.code(), "its use is not recorded: {}", chain(&error));
+        }
+        self.finish_wake(&preview, wake).await
+    }
+
     /// Wakes the guest, and has the preview's worker start the app or show the failure.
-    async fn finish_wake(&self, preview: &Preview, wake: VisitorWake) {
+    async fn finish_wake(&self, preview: &Preview, wake: VisitorWake) -> Result<(), EngineError> {
         let components = &self.components;
         let slug = &preview.record.slug;
         // The old processes must have ended: their ports are not those of the woken app.
@@ -68,14 +87,17 @@ impl Previews {
         components.routing.show_waking(slug).await;
         let woken = components.engine.wake_on_demand(slug).await;
         drop(wake);
-        match woken {
-            Ok(()) => return self.follow_wake(preview, Some(Level::Asleep)),
+        match &woken {
+            Ok(()) => {
+                self.follow_wake(preview, Some(Level::Asleep));
+                return Ok(());
+            }
             // It failed a moment ago.
             Err(EngineError::NotWoken { retry_in, .. }) => {
-                components.routing.refuse_wake(slug, retry_in).await;
+                components.routing.refuse_wake(slug, *retry_in).await;
             }
             Err(error) => {
-                let failure = Failure::from(&error);
+                let failure = Failure::from(error);
                 warn!(%slug, code = %failure.code, "the preview does not wake: {failure}");
                 components
                     .journal
@@ -83,6 +105,7 @@ impl Previews {
             }
         }
         components.workers.wake(slug, WakeReason::Check);
+        woken
     }
 
     /// Records a use of a preview: it is not removed for want of use, and makes no room for others.

@@ -15,7 +15,7 @@ use innkeeper_host::firewall::{
 use innkeeper_host::identity::Identity;
 use innkeeper_host::load::HostLoad;
 use innkeeper_host::memory::HostMemory;
-use innkeeper_host::network::{NetworkConfig, VethNetwork};
+use innkeeper_host::network::{NetworkConfig, VethNetwork, parking_interface};
 use innkeeper_host::resolver::Resolver;
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
 use innkeeper_host::secrets::{GuestSecrets, NameServers, SecretsConfig};
@@ -272,6 +272,7 @@ fn firewall(
         extra_private: config.network.refuse.clone(),
         connections_per_guest: config.network.connections_per_guest,
         log_group: config.rest.log_group(identity.daemon()),
+        parking: parking_interface(identity.daemon()),
     };
     NftFirewall::new(firewall, identity.clone(), builds).following(nameservers)
 }

@@ -51,6 +51,7 @@ fn any_observed() -> impl Strategy<Value = Observed> {
                 boots_own: own_system.is_some(),
                 own_system,
                 waits_complete: network_complete,
+                parked: unit.is_none() && network_present,
                 ..Observed::default()
             },
         )
@@ -158,11 +159,11 @@ fn plans_of_levels_read_as_arrows() {
     };
     let show = |level, observed: &Observed| show_goal(at(level), None, observed);
     insta::assert_snapshot!(show(Level::Paused, &observed(Some(Running))), @"freeze");
-    insta::assert_snapshot!(show(Level::Paused, &observed(None)), @"record-sleep");
-    insta::assert_snapshot!(show(Level::Paused, &observed(Some(Exited(137)))), @"remove-unit → remove-network → record-sleep");
+    insta::assert_snapshot!(show(Level::Paused, &observed(None)), @"record-sleep → park-address");
+    insta::assert_snapshot!(show(Level::Paused, &observed(Some(Exited(137)))), @"remove-unit → remove-network → record-sleep → park-address");
     insta::assert_snapshot!(show(Level::Paused, &Observed { network_complete: false, ..frozen }), @"ensure-network");
-    insta::assert_snapshot!(show(Level::Asleep, &observed(Some(Running))), @"stop-unit → remove-unit → remove-network");
-    insta::assert_snapshot!(show(Level::Asleep, &frozen), @"stop-unit → remove-unit → remove-network");
+    insta::assert_snapshot!(show(Level::Asleep, &observed(Some(Running))), @"park-address → stop-unit → remove-unit → remove-network");
+    insta::assert_snapshot!(show(Level::Asleep, &frozen), @"park-address → stop-unit → remove-unit → remove-network");
     insta::assert_snapshot!(show(Level::Awake, &frozen), @"thaw");
     let freezing = Observed {
         freezing: true,
@@ -173,10 +174,17 @@ fn plans_of_levels_read_as_arrows() {
     insta::assert_snapshot!(show(Level::Awake, &observed(None)), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
     let work = |level, work: FileWork| show_goal(at(level), Some(&work), &frozen);
     insta::assert_snapshot!(work(Level::Paused, FileWork::TakeSnapshot(label())), @"take-snapshot");
-    insta::assert_snapshot!(work(Level::Paused, FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → record-sleep");
-    insta::assert_snapshot!(work(Level::Asleep, FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs");
+    insta::assert_snapshot!(work(Level::Paused, FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → record-sleep → park-address");
+    insta::assert_snapshot!(work(Level::Asleep, FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → park-address");
     insta::assert_snapshot!(show_with(DesiredState::Stopped, None, &frozen), @"stop-unit → remove-unit → remove-network");
-    for (level, observed) in [(Level::Paused, frozen), (Level::Asleep, observed(None))] {
+    let parked = Observed {
+        parked: true,
+        ..observed(None)
+    };
+    insta::assert_snapshot!(show(Level::Asleep, &observed(None)), @"park-address");
+    insta::assert_snapshot!(show(Level::Awake, &parked), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+    insta::assert_snapshot!(show_with(DesiredState::Stopped, None, &parked), @"remove-network");
+    for (level, observed) in [(Level::Paused, frozen), (Level::Asleep, parked)] {
         assert!(plan(at(level), None, &observed).is_empty());
     }
 }
@@ -219,6 +227,12 @@ proptest! {
         let rests = steps.contains(&Step::Freeze) || steps.contains(&Step::StopUnit);
         let is_up = observed.unit == Some(Running) && !(observed.frozen && level == Level::Paused);
         prop_assert!(rests || !is_up);
+    }
+
+    #[test]
+    fn sleeping_guest_is_parked_first(observed in any_observed()) {
+        let steps = plan(at(Level::Asleep), None, &observed).concat();
+        prop_assert!(observed.parked || steps.first() == Some(&Step::ParkAddress), "{steps:?}");
     }
 
     #[test]

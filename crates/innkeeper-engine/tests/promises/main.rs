@@ -10,6 +10,7 @@ mod level;
 mod memory;
 mod nesting;
 mod own_system;
+mod packets;
 mod rest;
 mod retained;
 mod seats;

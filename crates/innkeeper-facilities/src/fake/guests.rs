@@ -192,6 +192,30 @@ impl Network for Part {
     async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {
         Ok(self.host.world().links.contains(&guest.name))
     }
+
+    async fn prepare_parking(&self) -> Result<(), FacilityError> {
+        self.query("network.prepare_parking")
+    }
+
+    async fn park(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        self.query("network.park")?;
+        self.host.world().parked.insert(guest);
+        Ok(())
+    }
+
+    async fn unpark(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        self.query("network.unpark")?;
+        self.host.world().parked.remove(&guest);
+        Ok(())
+    }
+
+    async fn is_parked(&self, guest: Ipv4Addr) -> Result<bool, FacilityError> {
+        Ok(self.host.world().parked.contains(&guest))
+    }
+
+    async fn parked(&self) -> Result<BTreeSet<Ipv4Addr>, FacilityError> {
+        Ok(self.host.world().parked.clone())
+    }
 }
 
 #[async_trait]
@@ -252,7 +276,19 @@ impl FirstPackets for Part {
         self.host.world().watched.clone()
     }
 
+    async fn expect(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        self.host.world().reached_asleep.remove(&guest);
+        Ok(())
+    }
+
+    async fn hold_refusals(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        self.host.world().starting.insert(guest);
+        Ok(())
+    }
+
     async fn follow(&self, reached: UnboundedSender<BTreeSet<Ipv4Addr>>) {
+        let before = self.host.world().reached_asleep.clone();
+        drop(reached.send(before));
         while !reached.is_closed() {
             self.host.packets.notified().await;
             let guests = std::mem::take(&mut self.host.world().reached);

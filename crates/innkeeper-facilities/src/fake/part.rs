@@ -115,10 +115,12 @@ impl FakeHost {
             .expect("the engine watches");
     }
 
-    /// Lets a packet reach a guest, which is reported if the guest is watched.
+    /// Lets a packet reach a guest, which is reported if the guest is watched, or asleep and not reported already.
     pub fn reach(&self, guest: Ipv4Addr) {
-        if self.world().watched.remove(&guest) {
-            self.world().reached.insert(guest);
+        let mut world = self.world();
+        let is_parked = world.parked.contains(&guest);
+        if world.watched.remove(&guest) || is_parked && world.reached_asleep.insert(guest) {
+            world.reached.insert(guest);
             self.packets.notify_one();
         }
     }

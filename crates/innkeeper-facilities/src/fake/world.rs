@@ -83,6 +83,12 @@ pub struct World {
     pub watched: BTreeSet<Ipv4Addr>,
     /// Guests that received it, and are not reported yet.
     pub reached: BTreeSet<Ipv4Addr>,
+    /// Parked addresses.
+    pub parked: BTreeSet<Ipv4Addr>,
+    /// Those that received a packet, until the next one is expected.
+    pub reached_asleep: BTreeSet<Ipv4Addr>,
+    /// Guests whose refusals of connections are dropped.
+    pub starting: BTreeSet<Ipv4Addr>,
     /// Processor time of guests.
     pub cpu_time: BTreeMap<GuestName, Duration>,
     /// The number of units that were started, which is the process id of the last one's leader.

@@ -1,8 +1,12 @@
-//! Reports the first packet to each guest that is paused.
+//! Reports the first packet to each guest that rests.
 //!
-//! A rule deletes the guest's address from a set in the kernel and logs the packet: one message for each guest, whatever
-//! it is sent. Messages can be lost, so the set is also compared with the watched guests at an interval: a guest that is
+//! A rule deletes the address of a paused guest from a set in the kernel and logs the packet: one message for each guest,
+//! whatever it is sent. Messages can be lost, so the set is also compared with the watched guests at an interval: a guest that is
 //! missing there has had its packet. That also covers a table that was replaced or removed.
+//!
+//! For a guest that is asleep, a rule adds the address to another set and logs the packet. That set is read at the same
+//! interval: a packet is noticed although its message was lost, or no daemon ran. Without the table, a packet goes unnoticed:
+//! it would be too much to wake all guests then, and TCP sends it again.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,7 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
 use super::log_group::LogGroup;
-use super::ruleset::PAUSED;
+use super::ruleset::{PAUSED, REACHED};
 use super::{elements, traffic};
 
 /// The interval at which the set is compared.
@@ -28,6 +32,8 @@ pub(super) struct FirstPacketWatch {
     log: Mutex<Option<LogGroup>>,
     /// Held during changes of the kernel's set, so that both agree.
     watched: Mutex<BTreeSet<Ipv4Addr>>,
+    /// The sleeping guests that were reported, and are still in their set.
+    reported: Mutex<BTreeSet<Ipv4Addr>>,
 }
 
 impl FirstPacketWatch {
@@ -36,6 +42,7 @@ impl FirstPacketWatch {
             group,
             log: Mutex::default(),
             watched: Mutex::default(),
+            reported: Mutex::default(),
         }
     }
 
@@ -62,11 +69,6 @@ impl FirstPacketWatch {
         self.watched.lock().insert(guest);
     }
 
-    /// Returns the guests that the kernel's set has. Empty without a table.
-    pub(super) fn left(table: &str) -> BTreeSet<Ipv4Addr> {
-        traffic::addresses(table, PAUSED).unwrap_or_default()
-    }
-
     /// Stops watching a guest. Has no effect on others.
     pub(super) fn unwatch(&self, table: &str, guest: Ipv4Addr) -> io::Result<()> {
         let mut watched = self.watched.lock();
@@ -76,7 +78,15 @@ impl FirstPacketWatch {
         }
     }
 
-    /// Sends the watched guests that received a packet. They are no longer watched. Ends when they are not received.
+    /// Reports the next packet to a sleeping guest, also if one was reported before. Without the table, nothing was.
+    pub(super) fn expect(&self, table: &str, guest: Ipv4Addr) -> io::Result<()> {
+        let mut reported = self.reported.lock();
+        elements::remove(table, &[REACHED], guest)?;
+        reported.remove(&guest);
+        Ok(())
+    }
+
+    /// Sends the guests that received a packet. They are no longer watched. Ends when they are not received.
     pub(super) async fn follow(&self, table: &str, reached: &UnboundedSender<BTreeSet<Ipv4Addr>>) {
         self.subscribe();
         let mut log = self.log.lock().take();
@@ -84,14 +94,14 @@ impl FirstPacketWatch {
         loop {
             let guests = tokio::select! {
                 logged = next(log.as_ref()) => match logged {
-                    Ok(logged) => self.take(&logged),
+                    Ok(logged) => self.take(table, &logged),
                     Err(error) => {
                         self.warn_of_delay(&error);
                         log = None;
                         continue;
                     }
                 },
-                _ = timer.tick() => self.missing(table),
+                _ = timer.tick() => &self.missing(table) | &self.reached(table),
             };
             if !guests.is_empty() && reached.send(guests).is_err() {
                 return;
@@ -102,14 +112,29 @@ impl FirstPacketWatch {
     fn warn_of_delay(&self, error: &io::Error) {
         let (group, seconds) = (self.group, INTERVAL.as_secs());
         warn!(
-            "paused guests wake up to {seconds} s late: cannot receive the group {group} of the kernel's packet log: {error}. Another program may have it: set `rest.log_group` to a free number."
+            "guests that rest wake up to {seconds} s late: cannot receive the group {group} of the kernel's packet log: {error}. Another program may have it: set `rest.log_group` to a free number."
         );
     }
 
-    fn take(&self, logged: &[Ipv4Addr]) -> BTreeSet<Ipv4Addr> {
-        let mut watched = self.watched.lock();
-        let guests = logged.iter().filter(|guest| watched.remove(guest));
-        guests.copied().collect()
+    fn take(&self, table: &str, logged: &[Ipv4Addr]) -> BTreeSet<Ipv4Addr> {
+        let paused: BTreeSet<_> = {
+            let mut watched = self.watched.lock();
+            let guests = logged.iter().filter(|guest| watched.remove(guest));
+            guests.copied().collect()
+        };
+        match logged.iter().all(|guest| paused.contains(guest)) {
+            true => paused,
+            false => &paused | &self.reached(table),
+        }
+    }
+
+    /// Returns the sleeping guests that received a packet and were not reported. Empty if the set cannot be read.
+    fn reached(&self, table: &str) -> BTreeSet<Ipv4Addr> {
+        let mut reported = self.reported.lock();
+        let reached = elements_of(table, REACHED);
+        let new = &reached - &reported;
+        *reported = reached;
+        new
     }
 
     /// Removes the watched guests that the kernel's set no longer has, and returns them. All of them if it cannot be read.
@@ -126,6 +151,11 @@ impl FirstPacketWatch {
         watched.retain(|guest| left.contains(guest));
         missing
     }
+}
+
+/// Returns the guests that a set of the kernel's has. Empty without a table.
+pub(super) fn elements_of(table: &str, set: &str) -> BTreeSet<Ipv4Addr> {
+    traffic::addresses(table, set).unwrap_or_default()
 }
 
 /// Waits for logged packets; for ever without a group.

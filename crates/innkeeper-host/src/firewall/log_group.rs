@@ -1,5 +1,5 @@
-//! A group of the kernel's packet log (linux/netfilter/nfnetlink_log.h). The rules log the first packet to each paused guest
-//! there.
+//! A group of the kernel's packet log (linux/netfilter/nfnetlink_log.h). The rules log the first packet to each guest
+//! that rests there.
 
 use std::io;
 use std::net::Ipv4Addr;

@@ -37,6 +37,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use innkeeper_facilities::{FacilityError, Firewall, FirstPackets, GuestTraffic, Traffic};
@@ -89,7 +90,7 @@ pub enum FirewallError {
     #[error("cannot read or remove the counters of guests' packets in the kernel")]
     Counters(#[source] io::Error),
     /// The kernel refuses to watch for packets.
-    #[error("cannot watch for packets to the paused guest at {guest}")]
+    #[error("cannot watch for packets to the guest at {guest}")]
     Watch {
         /// The guest's address.
         guest: Ipv4Addr,
@@ -191,8 +192,10 @@ pub struct FirewallConfig {
     pub extra_private: Vec<Ipv4Net>,
     /// The maximum of a guest's open connections, to the internet and to its gateway together.
     pub connections_per_guest: u32,
-    /// The group of the kernel's packet log that reports packets to paused guests. Each daemon needs its own.
+    /// The group of the kernel's packet log that reports packets to guests that rest. Each daemon needs its own.
     pub log_group: u16,
+    /// The interface of [parked](crate::network::parking_interface) addresses.
+    pub parking: String,
 }
 
 /// Ports of the host's web server.
@@ -220,6 +223,8 @@ pub struct NftFirewall {
     /// Subscribed at the first use; `None` if the subscription fails.
     removals: OnceCell<Option<Removals>>,
     first_packets: FirstPacketWatch,
+    /// The kernel can log packets.
+    logs: AtomicBool,
 }
 
 impl NftFirewall {
@@ -234,6 +239,7 @@ impl NftFirewall {
             written: Mutex::new(None),
             builds,
             removals: OnceCell::new(),
+            logs: AtomicBool::new(true),
         }
     }
 
@@ -289,11 +295,15 @@ impl NftFirewall {
         };
         let is_known = written.as_ref() == Some(&rules);
         if !is_known || !matches!(self.table.difference().await, Ok(None)) {
-            // Packets to paused guests are noticed during the replacement too: in the new set, and by the messages.
+            // Packets to guests that rest are noticed during the replacement too: in the new sets, and by the messages.
             self.first_packets.subscribe();
-            let left = FirstPacketWatch::left(self.table.name()?);
-            let resumed = ruleset::with_paused(&rules, &left);
-            self.table.write(&resumed).await?;
+            let table = self.table.name()?;
+            let resumed = ruleset::KEPT.iter().fold(rules.clone(), |rules, set| {
+                ruleset::with_elements(&rules, set, &first_packets::elements_of(table, set))
+            });
+            let write = async |rules: String| self.table.write(&rules).await;
+            let logs = with_log_or_without(&resumed, write).await?;
+            self.logs.store(logs, Ordering::Relaxed);
             *written = Some(rules);
         }
         forward().map_err(FirewallError::Forwarding)
@@ -352,6 +362,7 @@ impl Firewall for NftFirewall {
         match self.check_rules().await {
             Ok(rules) => {
                 checks.push(rules);
+                checks.extend((!self.logs.load(Ordering::Relaxed)).then(no_log));
                 match self.check_others().await {
                     Ok(others) => checks.extend(others),
                     Err(error) => checks.push(broken(&error)),
@@ -400,7 +411,20 @@ impl FirstPackets for NftFirewall {
     async fn unreached(&self) -> BTreeSet<Ipv4Addr> {
         self.first_packets.subscribe();
         let table = self.table.name();
-        table.map(FirstPacketWatch::left).unwrap_or_default()
+        let left = |table| first_packets::elements_of(table, ruleset::PAUSED);
+        table.map(left).unwrap_or_default()
+    }
+
+    async fn expect(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        let table = self.table.name()?;
+        let expected = self.first_packets.expect(table, guest);
+        Ok(expected.map_err(|source| FirewallError::Watch { guest, source })?)
+    }
+
+    async fn hold_refusals(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        let table = self.table.name()?;
+        let held = elements::add(table, ruleset::STARTING, guest);
+        Ok(held.map_err(|source| FirewallError::Watch { guest, source })?)
     }
 
     async fn follow(&self, reached: UnboundedSender<BTreeSet<Ipv4Addr>>) {
@@ -430,13 +454,13 @@ pub(crate) async fn probe() -> Result<(), FirewallError> {
         extra_private: Vec::new(),
         connections_per_guest: 1,
         log_group: 1,
+        parking: "ve-rest-000000".to_owned(),
     };
-    nft(
-        "write rules of the firewall's kind",
-        &["--file", "-"],
-        &ruleset(&config),
-    )
-    .await?;
+    let write = async |rules: String| {
+        let arguments = ["--file", "-"];
+        nft("write rules of the firewall's kind", &arguments, &rules).await
+    };
+    with_log_or_without(&ruleset(&config), write).await?;
     Ok(())
 }
 
@@ -448,6 +472,35 @@ async fn nft(
     command::run("nft", arguments.iter().copied(), input.as_bytes())
         .await
         .map_err(|source| FirewallError::Nft { action, source })
+}
+
+/// Writes rules; without those that log if the kernel has no module for them. Reports whether it has.
+async fn with_log_or_without<T, F>(
+    rules: &str,
+    write: impl Fn(String) -> F,
+) -> Result<bool, FirewallError>
+where
+    F: Future<Output = Result<T, FirewallError>>,
+{
+    let error = match write(rules.to_owned()).await {
+        Ok(_) => return Ok(true),
+        Err(error @ FirewallError::Nft { .. }) => error,
+        Err(error) => return Err(error),
+    };
+    // The first error is about all rules.
+    if write(ruleset::without_log(rules)).await.is_err() {
+        return Err(error);
+    }
+    warn!("the kernel cannot log packets: {}", chain(&error));
+    Ok(false)
+}
+
+fn no_log() -> Check {
+    check(
+        Verdict::Warning,
+        "the kernel cannot log packets (kernel_feature_missing): a packet wakes a guest up to a second late, and refused packets are not logged".to_owned(),
+        Some("Load the kernel's modules with `modprobe nft_log nfnetlink_log`, or use a kernel that has them. Then restart innkeeperd.".to_owned()),
+    )
 }
 
 /// Turns on IP forwarding, unless it is on: the file may be read-only where another program manages it.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use innkeeper_facilities::PROBE_MARK;
+use innkeeper_model::PROBE_DSCP;
 use ipnet::Ipv4Net;
 
 use super::{FirewallConfig, Protocol, WebPorts};
@@ -33,9 +34,22 @@ pub(super) const OPENED: &str = "opened_to_guests";
 /// The set of paused guests, from which the kernel deletes each that receives a packet.
 pub(super) const PAUSED: &str = "paused_guests";
 
+/// The set of sleeping guests that received a packet, to which the kernel adds them.
+pub(super) const REACHED: &str = "reached_guests";
+
+/// The set of guests that start, from which the kernel deletes each after [`STARTING_SECONDS`].
+pub(super) const STARTING: &str = "starting_guests";
+
+/// The time for which a guest that was asleep refuses no connection.
+const STARTING_SECONDS: u32 = 30;
+
+/// The sets whose elements new rules take over.
+pub(super) const KEPT: [&str; 3] = [PAUSED, REACHED, STARTING];
+
 /// Reports whether the kernel adds and removes the elements of a set.
 pub(super) fn is_count(set: &str) -> bool {
-    CONNECTIONS.contains(&set) || [TO_GUESTS, FROM_GUESTS, OPENED, PAUSED].contains(&set)
+    let counters = [TO_GUESTS, FROM_GUESTS, OPENED];
+    [&CONNECTIONS[..], &counters, &KEPT].concat().contains(&set)
 }
 
 /// Returns the rules. They name no guest: they match guests' packets by the group of their interface, so rules and guests
@@ -165,34 +179,46 @@ table inet {table} {{
     )
 }
 
-/// Returns rules in which guests are watched from the start.
-pub(super) fn with_paused(rules: &str, guests: &BTreeSet<Ipv4Addr>) -> String {
+/// Returns rules in which a set has elements from the start.
+pub(super) fn with_elements(rules: &str, set: &str, guests: &BTreeSet<Ipv4Addr>) -> String {
     if guests.is_empty() {
         return rules.to_owned();
     }
-    let head = format!("\tset {PAUSED} {{\n");
+    let head = format!("\tset {set} {{\n");
     let elements = list(guests.iter());
     rules.replacen(&head, &format!("{head}\t\telements = {elements}\n"), 1)
+}
+
+/// Returns rules that log nothing, for a kernel that cannot (`nft_log`).
+pub(super) fn without_log(rules: &str) -> String {
+    let logs = |line: &str| line.contains("log group ") || line.contains("log prefix ");
+    let lines = rules.split_inclusive('\n').filter(|line| !logs(line));
+    lines.collect()
 }
 
 /// Returns the sets and chains that count each guest's packets.
 fn counters(config: &FirewallConfig) -> String {
     let (group, subnet) = (INTERFACE_GROUP, config.subnet);
-    let log_group = config.log_group;
-    let sets: String = [TO_GUESTS, FROM_GUESTS, OPENED, PAUSED]
-        .map(|set| {
-            format!(
-                "\tset {set} {{\n\t\ttype ipv4_addr\n\t\tsize 65535\n\t\tflags dynamic\n\t}}\n\n"
-            )
-        })
-        .concat();
+    let log = format!(
+        "log group {} snaplen 20 queue-threshold 1",
+        config.log_group
+    );
+    let parking = &config.parking;
+    let set = |name: &str, flags: &str| {
+        format!("\tset {name} {{\n\t\ttype ipv4_addr\n\t\tsize 65535\n\t\tflags {flags}\n\t}}\n\n")
+    };
+    let sets = [TO_GUESTS, FROM_GUESTS, OPENED, PAUSED, REACHED].map(|name| set(name, "dynamic"));
+    let timeout = format!("dynamic,timeout\n\t\ttimeout {STARTING_SECONDS}s");
+    let sets = [sets.concat(), set(STARTING, &timeout)].concat();
     format!(
         "\
-\t# Counters that show whether a guest is in use. Probes by the daemon do not count: their sockets have a mark, which
-	# connection tracking keeps for the responses. Refused packets to a guest do not reach this chain.
+\t# Counters that show whether a guest is in use. Innkeeper's own probes do not count: their packets have a mark, or a code
+	# point where a program may not set marks. Connection tracking keeps the mark for the responses. Refused packets to a
+	# guest do not reach this chain.
 {sets}	chain count_to_guests {{
 		type filter hook postrouting priority filter; policy accept;
 		oifgroup {group} ip daddr {subnet} meta mark {PROBE_MARK:#010x} ct mark set {PROBE_MARK:#010x}
+		oifgroup {group} ip daddr {subnet} ip dscp {PROBE_DSCP} ct mark set {PROBE_MARK:#010x}
 		oifgroup {group} ip daddr {subnet} ct mark != {PROBE_MARK:#010x} add @{TO_GUESTS} {{ ip daddr counter }}
 		oifgroup {group} ip daddr {subnet} ct state new ct mark != {PROBE_MARK:#010x} add @{OPENED} {{ ip daddr counter }}
 	}}
@@ -204,6 +230,7 @@ fn counters(config: &FirewallConfig) -> String {
 		meta nfproto ipv6 accept
 		ip daddr != @{PAUSED} accept
 		meta mark {PROBE_MARK:#010x} accept
+		ip dscp {PROBE_DSCP} accept
 		ct mark {PROBE_MARK:#010x} accept
 		meta l4proto icmp accept
 		meta l4proto != tcp goto first_packet
@@ -212,7 +239,38 @@ fn counters(config: &FirewallConfig) -> String {
 
 	chain first_packet {{
 		delete @{PAUSED} {{ ip daddr }}
-		log group {log_group} snaplen 20 queue-threshold 1
+		{log}
+	}}
+
+	# A packet to a guest that is asleep, which opens a connection: the interface discards it. It is reported once, until the
+	# daemon removes the guest from the set.
+	chain notify_asleep {{
+		type filter hook postrouting priority filter; policy accept;
+		oifname != \"{parking}\" accept
+		meta nfproto ipv6 accept
+		ip daddr @{REACHED} accept
+		meta mark {PROBE_MARK:#010x} accept
+		ip dscp {PROBE_DSCP} accept
+		meta l4proto icmp accept
+		meta l4proto != tcp goto reached_asleep
+		tcp flags & (fin | syn | rst | ack) == syn goto reached_asleep
+	}}
+
+	chain reached_asleep {{
+		add @{REACHED} {{ ip daddr }}
+		{log}
+	}}
+
+	# Refusals by a guest that starts, whose servers do not listen yet: dropped, so that clients try again. Those of a TCP
+	# connection have the number 0.
+	chain hold_refusals {{
+		type filter hook input priority filter; policy accept;
+		iifgroup != {group} accept
+		meta nfproto ipv6 accept
+		ip saddr != @{STARTING} accept
+		ct mark {PROBE_MARK:#010x} accept
+		tcp flags & (syn | rst | ack) == (rst | ack) tcp sequence 0 counter drop
+		icmp type destination-unreachable icmp code port-unreachable counter drop
 	}}
 
 	chain count_from_guests {{

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, recv, send};
 
 use super::elements::remove;
-use super::ruleset::{FROM_GUESTS, OPENED, TO_GUESTS};
+use super::ruleset::{FROM_GUESTS, OPENED, STARTING, TO_GUESTS};
 use super::wire::{self, Message};
 
 /// The messages `NFT_MSG_NEWSETELEM` and `NFT_MSG_GETSETELEM` of the subsystem of tables.
@@ -68,12 +68,12 @@ pub(super) fn addresses(table: &str, set: &str) -> io::Result<BTreeSet<Ipv4Addr>
     Ok(addresses)
 }
 
-/// Removes the counters of a guest.
+/// Removes the counters of a guest, and ends the hold of its refusals.
 ///
 /// # Errors
 /// The kernel's.
 pub(super) fn forget(table: &str, guest: Ipv4Addr) -> io::Result<()> {
-    remove(table, &[TO_GUESTS, FROM_GUESTS, OPENED], guest)
+    remove(table, &[TO_GUESTS, FROM_GUESTS, OPENED, STARTING], guest)
 }
 
 fn list(table: &str, set: &str) -> io::Result<Vec<(Ipv4Addr, PacketCount)>> {

@@ -80,8 +80,8 @@ impl HostNetwork {
     async fn read(netlink: &Netlink, own: &Identity) -> Result<Self, NetworkError> {
         let mut links = links(netlink, link::list()).await?;
         for link in &mut links {
-            // Another daemon's guest does not belong in this subnet.
-            if let Owner::Guest(_, Some(daemon)) = &link.owner
+            // Another daemon's guests do not belong in this subnet.
+            if let Owner::Guest(_, Some(daemon)) | Owner::Parking(daemon) = &link.owner
                 && daemon != own.daemon()
             {
                 link.owner = Owner::Foreign;

@@ -19,6 +19,9 @@ use super::netlink::Request;
 /// The prefix of the alias of a guest's interface (see `ip link`). The guest's name and the daemon follow.
 const ALIAS_PREFIX: &str = "innkeeper:";
 
+/// The prefix of the name of the interface of [parked](super::parking) addresses. The daemon's digits follow.
+pub(super) const PARKING_PREFIX: &str = "ve-rest-";
+
 /// The separator between the guest's name and the daemon. Former releases wrote neither.
 const ALIAS_SEPARATOR: char = '@';
 
@@ -64,6 +67,13 @@ pub(super) fn create_pair(slot: Slot, namespace: std::os::fd::RawFd, mtu: u32) -
 /// Marks an interface with its guest and daemon.
 pub(super) fn mark(index: u32, guest: &GuestName, daemon: &DaemonId) -> Request {
     let alias = format!("{ALIAS_PREFIX}{guest}{ALIAS_SEPARATOR}{daemon}");
+    let link = LinkUnspec::new_with_index(index).alias(alias);
+    Request::new(RouteNetlinkMessage::SetLink(link.build()))
+}
+
+/// Marks an end of the pair of [parked](super::parking) addresses with its daemon.
+pub(super) fn mark_parking(index: u32, daemon: &DaemonId) -> Request {
+    let alias = format!("{ALIAS_PREFIX}{ALIAS_SEPARATOR}{daemon}");
     let link = LinkUnspec::new_with_index(index).alias(alias);
     Request::new(RouteNetlinkMessage::SetLink(link.build()))
 }
@@ -237,6 +247,8 @@ pub(super) struct Link {
 pub(super) enum Owner {
     /// A guest of the daemon. Former releases wrote no daemon.
     Guest(GuestName, Option<DaemonId>),
+    /// No guest: the interface of a daemon's [parked](super::parking) addresses.
+    Parking(DaemonId),
     /// Innkeeper, but no guest: the daemon crashed before it marked the interface.
     Unmarked,
     /// Another program.
@@ -245,7 +257,8 @@ pub(super) enum Owner {
 
 impl Owner {
     fn of(name: &str, alias: Option<&str>, is_grouped: bool) -> Self {
-        let is_ours = is_grouped && Slot::from_interface(name).is_some();
+        let is_named = Slot::from_interface(name).is_some() || name.starts_with(PARKING_PREFIX);
+        let is_ours = is_grouped && is_named;
         match alias.filter(|alias| !alias.is_empty()) {
             None if is_ours => Self::Unmarked,
             None => Self::Foreign,
@@ -257,6 +270,7 @@ impl Owner {
         let mark = alias.strip_prefix(ALIAS_PREFIX)?;
         let (guest, daemon) = match mark.split_once(ALIAS_SEPARATOR) {
             None => (mark, None),
+            Some(("", daemon)) => return Some(Self::Parking(DaemonId::parse(daemon).ok()?)),
             Some((guest, daemon)) => (guest, Some(DaemonId::parse(daemon).ok()?)),
         };
         Some(Self::Guest(GuestName::parse(guest).ok()?, daemon))
@@ -306,7 +320,9 @@ mod tests {
         let guest = GuestName::parse("web-1").expect("name");
         let daemon = "0123456789abcdef".repeat(2);
         let of_daemon = format!("innkeeper:web-1@{daemon}");
+        let of_parking = format!("innkeeper:@{daemon}");
         let daemon = DaemonId::parse(&daemon).expect("identity");
+        let parking = Owner::Parking(daemon.clone());
         let marked = Owner::Guest(guest.clone(), Some(daemon));
         let of_former_release = Owner::Guest(guest, None);
         for (name, alias, is_grouped, owner) in [
@@ -315,6 +331,9 @@ mod tests {
             ("ve-7", Some("innkeeper:web-1"), true, of_former_release),
             ("ve-7", Some("innkeeper:web-1@"), true, Owner::Foreign),
             ("ve-7", Some("innkeeper:web-1@0123"), true, Owner::Foreign),
+            ("ve-rest-012345", Some(&*of_parking), true, parking),
+            ("ve-rest-012345", Some("innkeeper:@"), true, Owner::Foreign),
+            ("ve-rest-012345", None, true, Owner::Unmarked),
             ("ve-7", None, true, Owner::Unmarked),
             ("ve-7", Some(""), true, Owner::Unmarked),
             ("ve-7", None, false, Owner::Foreign),

@@ -7,6 +7,8 @@
 //!                                                       default via host
 //! ```
 //!
+//! The addresses of guests that are asleep are [parked](parking).
+//!
 //! The alias of an interface names its owner: `innkeeper:<guest>@<identity of the daemon>`. The name is not enough: other
 //! programs use `ve-…` too, and the interface may outlive its record. All interfaces of Innkeeper are created in the group
 //! [`INTERFACE_GROUP`].
@@ -16,12 +18,15 @@ mod error;
 mod link;
 mod namespace;
 mod netlink;
+mod parking;
 mod requests;
 mod setup;
 mod ssh;
 
 pub use error::NetworkError;
+pub use parking::parking_interface;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
@@ -38,6 +43,7 @@ use crate::identity::Identity;
 use link::{Link, Owner};
 use namespace::{CONNECT_LIMIT, Namespace};
 use netlink::{Connection, Netlink, Response};
+use parking::Parking;
 use requests::{apply, delete, delete_inside, existing, find, links, no_route, vanished};
 use setup::{configure_guest, configure_host, uplink_mtu, wait_for_carrier};
 
@@ -67,6 +73,7 @@ pub struct VethNetwork {
     range: SlotRange,
     identity: Identity,
     netlink: Netlink,
+    parking: Parking,
 }
 
 impl VethNetwork {
@@ -75,6 +82,7 @@ impl VethNetwork {
     pub fn new(config: NetworkConfig) -> Self {
         Self {
             range: config.range,
+            parking: Parking::new(config.identity.clone(), config.range.subnet()),
             identity: config.identity,
             netlink: Netlink::default(),
         }
@@ -164,7 +172,7 @@ impl VethNetwork {
         match &link.owner {
             Owner::Guest(_, daemon) => Some(self.identity.ownership(daemon.as_ref())),
             Owner::Unmarked => Some(Ownership::Unmarked),
-            Owner::Foreign => None,
+            Owner::Parking(_) | Owner::Foreign => None,
         }
     }
 
@@ -194,7 +202,7 @@ impl VethNetwork {
                     None => NetworkError::InterfaceTaken { interface },
                 })
             }
-            Owner::Foreign => Err(NetworkError::InterfaceTaken { interface }),
+            Owner::Parking(_) | Owner::Foreign => Err(NetworkError::InterfaceTaken { interface }),
         }
     }
 
@@ -320,7 +328,7 @@ impl Resource for VethNetwork {
             Some(Found {
                 guest: match link.owner {
                     Owner::Guest(guest, _) => Some(guest),
-                    Owner::Unmarked | Owner::Foreign => None,
+                    Owner::Parking(_) | Owner::Unmarked | Owner::Foreign => None,
                 },
                 object: link.name,
                 ownership,
@@ -359,7 +367,7 @@ impl Resource for VethNetwork {
         // The name may have been taken since by another guest, another daemon or another program.
         let guest = match &link.owner {
             Owner::Guest(guest, _) => Some(guest),
-            Owner::Unmarked | Owner::Foreign => None,
+            Owner::Parking(_) | Owner::Unmarked | Owner::Foreign => None,
         };
         let is_same =
             guest == found.guest.as_ref() && self.ownership(&link) == Some(found.ownership);
@@ -425,6 +433,28 @@ impl Network for VethNetwork {
 
     async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {
         Ok(self.has_complete_network(guest).await?)
+    }
+
+    async fn prepare_parking(&self) -> Result<(), FacilityError> {
+        self.parking.ensure(&self.home()?).await?;
+        Ok(())
+    }
+
+    async fn park(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        Ok(self.parking.park(&self.home()?, guest).await?)
+    }
+
+    async fn unpark(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        Ok(self.parking.unpark(&self.home()?, guest).await?)
+    }
+
+    async fn is_parked(&self, guest: Ipv4Addr) -> Result<bool, FacilityError> {
+        Ok(self.parking.has(&self.home()?, guest).await?)
+    }
+
+    async fn parked(&self) -> Result<BTreeSet<Ipv4Addr>, FacilityError> {
+        let parked = self.parking.list(&self.netlink).await?;
+        Ok(parked.into_iter().collect())
     }
 }
 

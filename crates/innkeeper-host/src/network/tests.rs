@@ -1,5 +1,6 @@
 //! Tests on the real kernel, each in its own namespaces.
 
+mod parking;
 mod rename;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! The use of guests, measured on a real kernel.
 
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 
 use innkeeper_model::api::{GuestView, Status};
 use innkeeper_model::{Code, Failure, GuestState, GuestUsage, Level};
@@ -157,6 +157,52 @@ fn first_packet_wakes_a_paused_guest_also_without_a_daemon_meanwhile() {
     wait_until("the former packet wakes it", || {
         state() == GuestState::Running
     });
+}
+
+/// Connections wait for a guest that is asleep, and its server answers the one that woke it.
+#[test]
+fn first_packet_wakes_a_sleeping_guest_also_without_a_daemon_meanwhile() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    let client = sandbox.client();
+    let guest = client.create("web", &closure);
+    let address = guest.guest_address.expect("an address");
+    let datagram = UdpSocket::bind("0.0.0.0:0").expect("bind");
+    let until_awake = || {
+        wait_until("the packet wakes it", || {
+            let is_awake = client.guest("web").state == GuestState::Running;
+            // The end of the wake is queried last.
+            let status: Status = client.get("/v1/status");
+            is_awake && status.operations.is_empty()
+        });
+    };
+    for _ in 0..2 {
+        client.change("web", "sleep");
+        assert_eq!(client.guest("web").state, GuestState::Asleep);
+        TcpStream::connect((address, 80)).expect("it waits for the guest");
+        assert_eq!(client.guest("web").guest.level, Level::Awake);
+        until_awake();
+    }
+    client.change("web", "sleep");
+    // A scan.
+    for port in 1..100 {
+        datagram.send_to(b"x", (address, port)).expect("sent");
+    }
+    until_awake();
+
+    client.change("web", "sleep");
+    daemon.kill();
+    let daemon = sandbox.start();
+    assert_eq!(client.guest("web").state, GuestState::Asleep);
+    datagram.send_to(b"x", (address, 9)).expect("sent");
+    until_awake();
+
+    client.change("web", "sleep");
+    daemon.kill();
+    datagram.send_to(b"x", (address, 9)).expect("sent");
+    let _daemon = sandbox.start();
+    until_awake();
 }
 
 #[test]

@@ -11,12 +11,12 @@ use super::super::log_group::LogGroup;
 use super::*;
 
 /// A timeout that only a failed test reaches.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-type Reached = UnboundedReceiver<BTreeSet<Ipv4Addr>>;
+pub(super) type Reached = UnboundedReceiver<BTreeSet<Ipv4Addr>>;
 
 /// Returns a driver with its table, and the guests that it reports.
-async fn following() -> (Arc<NftFirewall>, Reached) {
+pub(super) async fn following() -> (Arc<NftFirewall>, Reached) {
     let firewall = Arc::new(driver(config()));
     firewall.ensure().await.expect("ensure");
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -25,7 +25,7 @@ async fn following() -> (Arc<NftFirewall>, Reached) {
     (firewall, receiver)
 }
 
-async fn next(reached: &mut Reached) -> Vec<String> {
+pub(super) async fn next(reached: &mut Reached) -> Vec<String> {
     let guests = tokio::time::timeout(TIMEOUT, reached.recv()).await;
     let guests = guests.expect("a packet").expect("it follows");
     guests.iter().map(ToString::to_string).collect()
@@ -37,7 +37,7 @@ async fn watch(firewall: &NftFirewall, guest: &str) {
 }
 
 /// Sends a datagram to a guest.
-fn send(guest: &str) {
+pub(super) fn send(guest: &str) {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
     socket.send_to(b"x", (guest, 9)).expect("send");
 }

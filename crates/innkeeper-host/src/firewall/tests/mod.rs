@@ -13,6 +13,7 @@ use crate::identity::Identity;
 use crate::network::testing::{Leader, enter_own_namespace, guest, ip};
 use crate::network::{NetworkConfig, VethNetwork};
 
+mod asleep;
 mod filter;
 mod first_packets;
 mod limits;
@@ -47,6 +48,7 @@ fn config() -> FirewallConfig {
         extra_private: vec!["203.0.113.0/24".parse().expect("net")],
         connections_per_guest: 20,
         log_group: 26_987,
+        parking: crate::network::parking_interface(Identity::of('a').daemon()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Crashes while guests are paused, put to sleep and woken.
 
+use std::net::TcpStream;
+
 use innkeeper_model::GuestState;
 
 use super::{Case, DESTROY, survives_a_crash_at_every_step};
@@ -32,7 +34,12 @@ const SLEEP: Case = Case {
     },
     before: Some(GuestState::Paused),
     after: Some(GuestState::Asleep),
-    check: |_, _| {},
+    // Wherever the daemon was killed, a packet wakes the guest.
+    check: |sandbox, _| {
+        let guest = sandbox.client().guest("web");
+        let address = guest.guest_address.expect("an address");
+        TcpStream::connect((address, 80)).expect("it waits for the guest");
+    },
 };
 
 const WAKE: Case = Case {
