@@ -38,7 +38,7 @@ pub struct KindSettings {
 impl Default for KindSettings {
     fn default() -> Self {
         Self {
-            idle: IdlePolicy::Pause,
+            idle: IdlePolicy::Sleep,
             pause_after_seconds: 300,
             sleep_after_seconds: 2100,
         }
