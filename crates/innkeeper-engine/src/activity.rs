@@ -177,6 +177,8 @@ struct Tracked {
     known_use_at: Option<Duration>,
     /// The time of the last packet that reached it while it was paused.
     reached_at: Option<Duration>,
+    /// The time of the last pause, before which uses were read.
+    paused_at: Option<Duration>,
 }
 
 /// The progress of a peek: a paused guest's processes run because of a packet.
@@ -254,11 +256,19 @@ impl Tracker {
         if let Some(tracked) = self.guests.get_mut(guest) {
             tracked.quiet_since = now;
             tracked.reached_at = Some(now);
-            let found = tracked.usage.by == Use::Found;
-            used = !found && now.saturating_sub(tracked.usage.used_at) < RECENT;
+            let (found, used_at) = (tracked.usage.by == Use::Found, tracked.usage.used_at);
+            let is_before = tracked.paused_at.is_some_and(|at| used_at <= at);
+            used = !found && !is_before && now.saturating_sub(used_at) < RECENT;
         }
         let bytes = 0;
         self.peeks.insert(guest.clone(), OpenPeek { used, bytes });
+    }
+
+    /// Notes that a guest is paused now, and its uses were read until now: later packets are no part of them.
+    pub(crate) fn paused(&mut self, guest: &GuestName, now: Duration) {
+        if let Some(tracked) = self.guests.get_mut(guest) {
+            tracked.paused_at = Some(now);
+        }
     }
 
     /// Notes that a guest is awake, or paused again. Has no effect without a peek.
@@ -372,6 +382,7 @@ impl Tracked {
             owes_response: false,
             known_use_at: None,
             reached_at: None,
+            paused_at: None,
             usage: Usage {
                 read_at: now,
                 used_at: now,

@@ -366,7 +366,7 @@ impl<'a> Drive<'a> {
                 self.inner.oom.begin(name, host.units.oom_kills(name));
             }
             Step::EnsureNetwork => self.ensure_network(guest).await?,
-            Step::Freeze => self.inner.freeze(guest).await?,
+            Step::Freeze => self.inner.pause(guest).await?,
             Step::Thaw => self.inner.thaw(guest).await?,
             Step::RecordSleep => self.inner.record_sleep(name, &self.subject).await?,
             Step::ChooseSystem => self.inner.choose_system(guest, &self.subject).await?,

@@ -82,15 +82,22 @@ impl Engine {
                 && matches!(running.verb, Verb::Pause | Verb::Sleep | Verb::Wake)
             {
                 rested = true;
-                self.require_end(running.id, running.verb == Verb::Wake)
-                    .await?;
+                let wakes = running.verb == Verb::Wake;
+                self.require_end(running.id, wakes).await?;
+                // A user may pause it again from now on.
+                if wakes {
+                    return Ok(true);
+                }
             }
             if self.guest(name).await?.rests().is_none() {
                 return Ok(rested);
             }
             rested = true;
             match self.wake(name, actor).await {
-                Ok(accepted) => self.require_end(accepted.operation, true).await?,
+                Ok(accepted) => {
+                    self.require_end(accepted.operation, true).await?;
+                    return Ok(true);
+                }
                 Err(EngineError::Store(StoreError::GuestBusy { operation, .. })) => {
                     self.require_end(operation, false).await?;
                 }
@@ -149,8 +156,15 @@ impl Engine {
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
         self.inner.relief.lock().forget_reason(name);
-        let begun = self.inner.store.begin_level(name, level, verb, actor);
-        self.begin_with(verb, begun).await
+        let begin = async {
+            let begun = self.inner.store.begin_level(name, level, verb, actor).await;
+            // The request decides from now on: a packet from before it does not undo a pause.
+            if begun.is_ok() {
+                self.inner.uses.lock().end_peek(name);
+            }
+            begun
+        };
+        self.begin_with(verb, begin).await
     }
 }
 

@@ -40,6 +40,22 @@ impl Inner {
     pub(crate) async fn freeze(&self, guest: &Guest) -> Result<(), EngineError> {
         self.refuse_in_session(&guest.name)?;
         self.await_calm(guest).await;
+        self.suspend(guest).await
+    }
+
+    /// Suspends the processes of a guest that is to be paused. Its uses until then are read first, so that those of later packets
+    /// are distinguished from them.
+    ///
+    /// # Errors
+    /// As [`Self::freeze`].
+    pub(crate) async fn pause(&self, guest: &Guest) -> Result<(), EngineError> {
+        self.refuse_in_session(&guest.name)?;
+        self.await_calm(guest).await;
+        self.note_pause(guest).await;
+        self.suspend(guest).await
+    }
+
+    async fn suspend(&self, guest: &Guest) -> Result<(), EngineError> {
         self.watch_packets(guest).await?;
         match self.host.units.freeze(&guest.name).await {
             Ok(true) => {
@@ -120,6 +136,44 @@ impl Inner {
         guest.rests() == Some(Level::Paused) && self.uses.lock().is_peeking(&guest.name)
     }
 
+    async fn note_pause(&self, guest: &Guest) {
+        match self.read_uses(std::slice::from_ref(&guest.name)).await {
+            Ok(()) => {
+                let now = self.started.elapsed();
+                self.uses.lock().paused(&guest.name, now);
+            }
+            Err(error) => {
+                warn!(guest = %guest.name, code = %error.code(), "its use is unknown: {}", chain(&error));
+            }
+        }
+    }
+
+    /// Reads the counters of some guests.
+    async fn read_uses(&self, names: &[GuestName]) -> Result<(), EngineError> {
+        let _measuring = self.measuring.lock().await;
+        let traffic = self.host.traffic.traffic().await?;
+        let mut readings = BTreeMap::new();
+        for name in names {
+            let Some(guest) = self.store.guest(name).await? else {
+                self.uses.lock().end_peek(name);
+                continue;
+            };
+            let counted = self
+                .address(&guest)
+                .and_then(|address| traffic.get(&address));
+            let reading = Reading {
+                traffic: counted.copied().unwrap_or_default(),
+                cpu_time: self.host.units.cpu_time(name),
+                sessions: self.sessions.count(name),
+                in_operation: false,
+            };
+            readings.insert(guest.name, reading);
+        }
+        let now = self.started.elapsed();
+        self.uses.lock().read_some(now, readings);
+        Ok(())
+    }
+
     pub(crate) fn address(&self, guest: &Guest) -> Option<Ipv4Addr> {
         Some(self.config.range.addresses(guest.slot)?.guest)
     }
@@ -150,39 +204,13 @@ impl Engine {
                 continue;
             }
             tokio::time::sleep(PEEK_INTERVAL).await;
-            match self.read_peeks(&names).await {
+            match self.inner.read_uses(&names).await {
                 Ok(()) => self.follow_peeks().await,
                 Err(error) => {
                     warn!(code = %error.code(), "the use of guests is unknown: {}", chain(&error));
                 }
             }
         }
-    }
-
-    async fn read_peeks(&self, names: &[GuestName]) -> Result<(), EngineError> {
-        let (inner, host) = (&self.inner, &self.inner.host);
-        let _measuring = inner.measuring.lock().await;
-        let traffic = host.traffic.traffic().await?;
-        let mut readings = BTreeMap::new();
-        for name in names {
-            let Some(guest) = inner.store.guest(name).await? else {
-                inner.uses.lock().end_peek(name);
-                continue;
-            };
-            let counted = inner
-                .address(&guest)
-                .and_then(|address| traffic.get(&address));
-            let reading = Reading {
-                traffic: counted.copied().unwrap_or_default(),
-                cpu_time: host.units.cpu_time(name),
-                sessions: inner.sessions.count(name),
-                in_operation: false,
-            };
-            readings.insert(guest.name, reading);
-        }
-        let now = inner.started.elapsed();
-        inner.uses.lock().read_some(now, readings);
-        Ok(())
     }
 
     fn spawn_wakes(&self, reached: &BTreeSet<Ipv4Addr>) {

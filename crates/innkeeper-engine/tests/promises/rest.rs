@@ -110,6 +110,38 @@ async fn keep_alives_are_answered_and_leave_no_record() {
     fixture.until("the wake is recorded", is_awake).await;
 }
 
+/// The use of the first request is recorded after the second pause.
+#[tokio::test]
+async fn pause_by_a_user_right_after_a_request_lasts() {
+    let hour = Duration::from_secs(3600);
+    let fixture = resting(IdlePolicy::Pause, hour, NEVER)
+        .await
+        .created()
+        .await;
+    let (engine, web) = (&fixture.engine, name("web"));
+    let paused = engine.pause(&web, "test").await.expect("accepted");
+    fixture.ended(paused).await;
+    {
+        let traffic = &mut fixture.host.world().traffic;
+        traffic.entry(WEB).or_default().opened += 1;
+    }
+    fixture.keep_alive();
+    fixture.until_state(GuestState::Running).await;
+    let woken = engine.wake(&web, "test").await.expect("accepted");
+    fixture.ended(woken).await;
+    let paused = engine.pause(&web, "test").await.expect("accepted");
+    fixture.ended(paused).await;
+    for _ in 0..30 {
+        assert_eq!(fixture.state("web").await, Some(GuestState::Paused));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The end of its connection is no use either.
+    fixture.keep_alive();
+    fixture.until_state(GuestState::Running).await;
+    fixture.until_state(GuestState::Paused).await;
+    assert_eq!(fixture.level_and_events().await.0, Level::Paused);
+}
+
 /// The reconciliation leaves a guest that responds to a packet, and a new daemon pauses it again.
 #[tokio::test]
 async fn response_to_a_packet_is_not_interrupted() {
