@@ -28,6 +28,7 @@ mod recorded_payloads;
 mod redelivery;
 mod repositories;
 mod requests;
+mod rest_pings;
 mod rest_storm;
 mod resync;
 mod servers;

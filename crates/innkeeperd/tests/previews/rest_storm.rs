@@ -6,8 +6,10 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use innkeeper_model::GuestState;
+use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::{PreviewState, PreviewView};
 
 use crate::host::{PreviewHost, WEB, app};
@@ -25,6 +27,9 @@ const CLIENTS: usize = 12;
 /// A response that takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The longest wait for a guest that is put to sleep.
+const SLEEP_LIMIT: Duration = Duration::from_secs(10);
+
 /// The longest body of a request, in bytes.
 const LONGEST: u64 = 48 << 10;
 
@@ -37,7 +42,7 @@ const QUIET: &[(&str, &str)] = &[("INNKEEPER_LOG_LEVEL", "error")];
 
 /// The fixtures' app, which also counts: each request adds a line with its number and the length of its body to a log. A
 /// connection that is upgraded to a WebSocket returns what it receives, and a raw connection is a shell.
-fn counting_app() -> String {
+pub(crate) fn counting_app() -> String {
     const SETUP: &str = r##"
       mkdir -p cgi-bin
       {
@@ -198,24 +203,8 @@ impl Job {
     /// Sends messages over an upgraded connection, one after the other, with pauses in which the guest may be paused.
     fn upgrade(self, target: &Target, random: &mut Random) -> Result<(), String> {
         let failed = |error: std::io::Error| error.to_string();
-        let web = SocketAddr::from(([127, 0, 0, 1], WEB));
-        let mut stream = connect(web).map_err(failed)?;
-        let (slug, number) = (&target.slug, self.number);
-        write!(
-            stream,
-            "GET /ws?{number} HTTP/1.1\r\nHost: {slug}.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        .map_err(failed)?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).map_err(failed)?;
-            head.extend(byte);
-        }
-        let head = String::from_utf8_lossy(&head).into_owned();
-        if !head.starts_with("HTTP/1.1 101 ") {
-            return Err(head);
-        }
+        let number = self.number;
+        let mut stream = upgraded(&target.slug, number).map_err(failed)?;
         for message in 0..1 + random.below(3) {
             random.pause(30);
             let sent = format!("message {message} of {number}");
@@ -246,6 +235,27 @@ impl Job {
     }
 }
 
+/// Opens an upgraded connection to a preview's app.
+pub(crate) fn upgraded(slug: &str, number: usize) -> std::io::Result<TcpStream> {
+    let mut stream = connect(SocketAddr::from(([127, 0, 0, 1], WEB)))?;
+    write!(
+        stream,
+        "GET /ws?{number} HTTP/1.1\r\nHost: {slug}.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    match head.starts_with(b"HTTP/1.1 101 ") {
+        true => Ok(stream),
+        false => Err(std::io::Error::other(
+            String::from_utf8_lossy(&head).into_owned(),
+        )),
+    }
+}
+
 fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -263,9 +273,30 @@ fn disturb(client: &Client, targets: &[Target], mut random: Random, ended: &Atom
             drop(client.try_call("POST", &path, ""));
         };
         match random.below(10) {
-            0..5 => call("pause"),
+            0..4 => call("pause"),
+            4..7 => {
+                if let Ok(_unused) = target.used.try_write() {
+                    call("sleep");
+                    await_sleep(client, &target.slug);
+                }
+            }
             _ => call("wake"),
         }
+    }
+}
+
+/// Waits until a guest is asleep. Gives up after a time: the sleep may have been refused.
+fn await_sleep(client: &Client, slug: &str) {
+    let path = format!("/v1/guests/{slug}");
+    let end = Instant::now() + SLEEP_LIMIT;
+    while Instant::now() < end {
+        let view = client.try_call("GET", &path, "");
+        let view = view.ok().filter(|response| response.status == 200);
+        let state = view.map(|response| response.read::<GuestView>().state);
+        if state == Some(GuestState::Asleep) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
