@@ -89,6 +89,13 @@ with subtest("the journal of the guest has its name"):
     require("0-door-" in inside("one", "journalctl --boot --output=json"), "lines of the boot have the former name")
     require("systemd" in machine.succeed("agent logs one"), "the console begins with the boot")
 
+with subtest("the host's tools find it by its name"):
+    show = "machinectl show --value --property"
+    require_equal(machine.succeed(f"{show}=Unit one").strip(), f"innkeeper-guest-0-door-{guest('one')['slot']}.service", "its unit")
+    require_equal(machine.succeed(f"cat /proc/{leader('one')}/comm").strip(), "systemd", "its leader")
+    machine.succeed("agent exec one -- sh -c 'mkdir -p /var/log/journal && journalctl --flush'")
+    machine.succeed("journalctl --machine=one --output=json --lines=1 | jq -e '._HOSTNAME == \"one\"'")
+
 with subtest("an agent that differs is started as ever"):
     wait_until_full(2)
     waiting = seats()
@@ -110,6 +117,7 @@ with subtest("after a restart of its own, an agent has its own names on the host
     machine.succeed("agent stop one", "agent start one")
     require_healthy("one")
     machine.require_unit_state(unit("one"))
+    require_equal(machine.succeed(f"{show}=Unit one").strip(), unit("one"), "its unit")
     require_equal(inside("one", "hostname"), "one", "the host name")
 
 with subtest("another pool replaces it, and without one nothing is left"):

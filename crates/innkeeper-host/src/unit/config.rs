@@ -147,6 +147,11 @@ impl UnitConfig {
         format!("{}{}", self.machine_prefix, self.unit_name(guest))
     }
 
+    /// Returns the name under which machined lists the guest, also one that took a seat.
+    pub(super) fn registered_name(&self, guest: &GuestName) -> String {
+        format!("{}{guest}", self.machine_prefix)
+    }
+
     /// Returns the name of a machine that is no guest: guests' names have no dot.
     pub(super) fn machine_of(&self, name: &str) -> String {
         format!("{}{name}.innkeeper", self.machine_prefix)

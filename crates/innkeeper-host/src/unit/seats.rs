@@ -1,8 +1,9 @@
 //! Seats: guests without a name that wait until another guest takes their place: at their doors without a closure, or with a closure
 //! that they have booted.
 //!
-//! A unit, a cgroup and a machine cannot be renamed. So they keep the seat's name until the next start of the guest that took the
-//! seat, and the run directory leads from one name to the other:
+//! A unit and a cgroup cannot be renamed, and neither can the machine that nspawn knows. So they keep the seat's name until the next
+//! start of the guest that took the seat, and the run directory leads from one name to the other. machined lists the guest under its own
+//! name: nspawn registers no seat.
 //!
 //! ```text
 //! <run>/guests/web ─► 0-door-7          a link: `web` has the unit, the cgroups and the machine `0-door-7`

@@ -84,6 +84,17 @@ pub(super) trait Supervisor: Send + Sync + 'static {
     /// Sets the limits of a guest that took a seat.
     async fn limit(&self, guest: &Guest) -> Result<(), UnitError>;
 
+    /// Registers a guest that took a seat with machined, under the guest's own name. Has no effect if it is registered, and on a host
+    /// without machined.
+    async fn register(&self, _guest: &GuestName, _leader: u32) -> Result<(), UnitError> {
+        Ok(())
+    }
+
+    /// Ends the registration of a guest that took a seat. nspawn ends that of others.
+    async fn unregister(&self, _guest: &GuestName) -> Result<(), UnitError> {
+        Ok(())
+    }
+
     /// Runs a program that starts nspawn, until both have ended, in cgroups of its own. systemd starts it without the
     /// restrictions of the daemon's unit. `name` is no guest's name; processes and cgroups with it, of an earlier daemon, are
     /// removed.

@@ -20,9 +20,10 @@ use super::cgroup::{Cgroups, PAUSE};
 use super::config::UnitConfig;
 use super::error::UnitError;
 use super::journal::{self, Journal};
+use super::slice::slice_path;
 use super::supervisor::{End, Ended, Groups, Supervisor};
 use super::waiting_shim::WaitingShim;
-use super::{checks, nspawn, supervisor};
+use super::{checks, machined, nspawn, supervisor};
 
 /// The polls, [`PAUSE`] apart, until systemd has noticed an end.
 const ATTEMPTS: u32 = 1000;
@@ -342,19 +343,6 @@ fn marked(description: &str) -> Option<DaemonId> {
     DaemonId::parse(daemon).ok()
 }
 
-/// Returns the cgroup of a slice: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
-fn slice_path(slice: &str) -> PathBuf {
-    let name = slice.strip_suffix(".slice").unwrap_or(slice);
-    if name == "-" {
-        return PathBuf::new();
-    }
-    let ends = name
-        .match_indices('-')
-        .map(|(end, _)| end)
-        .chain([name.len()]);
-    ends.map(|end| format!("{}.slice", &name[..end])).collect()
-}
-
 fn on(action: &'static str) -> impl FnOnce(zbus::Error) -> UnitError {
     move |source| UnitError::Bus {
         action,
@@ -476,6 +464,17 @@ impl Supervisor for Systemd {
         set.await.map_err(on("limit a unit"))
     }
 
+    async fn register(&self, guest: &GuestName, leader: u32) -> Result<(), UnitError> {
+        let machine = self.config.registered_name(guest);
+        let root = self.config.root(guest).display().to_string();
+        machined::register(&self.link().await?.bus, machine, leader, root).await
+    }
+
+    async fn unregister(&self, guest: &GuestName) -> Result<(), UnitError> {
+        let machine = self.config.registered_name(guest);
+        machined::unregister(&self.link().await?.bus, machine, &self.unit(guest)).await
+    }
+
     async fn run_apart(&self, name: &str, program: &nspawn::Command) -> Result<(), UnitError> {
         let unit = format!(
             "{}{}.service",
@@ -564,8 +563,6 @@ impl Supervisor for Systemd {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -576,15 +573,5 @@ mod tests {
         for other in ["Innkeeper guest web", "", "x (daemon )", "x (daemon 0123)"] {
             assert_eq!(marked(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn slice_path_follows_its_name() {
-        assert_eq!(slice_path("innkeeper.slice"), Path::new("innkeeper.slice"));
-        assert_eq!(
-            slice_path("a-b-c.slice"),
-            Path::new("a.slice/a-b.slice/a-b-c.slice")
-        );
-        assert_eq!(slice_path("-.slice"), Path::new(""));
     }
 }

@@ -405,6 +405,9 @@ impl<S: Supervisor> SupervisedUnits<S> {
             return UnitError::all(errors);
         }
         let config = self.config();
+        if config.unit_name(guest) != *guest {
+            errors.extend(self.supervisor.unregister(guest).await.err());
+        }
         errors.extend(nspawn_cleanup::remove(&config.machine(guest), &config.root(guest)).await);
         if !errors.is_empty() && config.unit_name(guest) != *guest {
             // The run directory leads to the names of what is left.

@@ -30,14 +30,32 @@ impl<S: Supervisor> SupervisedUnits<S> {
         Ok(fs::write(&limited, "").on("write", &limited)?)
     }
 
-    /// Gives a guest that runs its name.
-    async fn name_host(&self, guest: &GuestName) -> Result<(), UnitError> {
-        match self.leader(guest)? {
-            Some(leader) => {
-                host_name::set(guest, leader, &self.supervisor.groups(guest).guest).await
-            }
-            None => Ok(()),
+    /// Gives a guest what its seat had otherwise: limits, the machine's name, and a host name if it runs.
+    async fn complete(&self, guest: &Guest) -> Result<(), UnitError> {
+        let name = &guest.name;
+        let seen = self.look(name).await?;
+        let (Some(seen), Some(leader)) = (seen, self.leader(name)?) else {
+            return Ok(());
+        };
+        let is_running = match seen.phase {
+            UnitPhase::AtDoor => false,
+            UnitPhase::Running => true,
+            UnitPhase::Exited(_) => return Ok(()),
+        };
+        let (limited, registered) = tokio::join!(
+            self.supervisor.limit(guest),
+            self.supervisor.register(name, leader.pid)
+        );
+        limited?;
+        if let Err(error) = registered {
+            // Nothing of the guest depends on it.
+            tracing::warn!(guest = %name, "{}", innkeeper_model::chain(&error));
         }
+        if is_running {
+            let cgroup = self.supervisor.groups(name).guest;
+            host_name::set(name, leader, &cgroup).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn take_seat(&self, seat: &GuestName, guest: &Guest) -> Result<(), UnitError> {
@@ -57,14 +75,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             if is_taken {
                 seats::rename(config, seat, name, closure)?;
                 self.guests.waiting.rename(seat, name);
-                return match self.look(name).await?.map(|seen| seen.phase) {
-                    Some(UnitPhase::AtDoor) => self.supervisor.limit(guest).await,
-                    Some(UnitPhase::Running) => {
-                        self.supervisor.limit(guest).await?;
-                        self.name_host(name).await
-                    }
-                    _ => Ok(()),
-                };
+                return self.complete(guest).await;
             }
         }
         // The guest was started without its seat meanwhile.
