@@ -347,6 +347,18 @@ class Pooled(Api):
         self.daemon.await_pool(self.size)
 
 
+class Warm(Api):
+    """Innkeeper with a warm pool: the guest is booted and paused before the clock starts."""
+
+    letter = "w"
+    title = "**innkeeper**, by its socket, from its warm pool"
+
+    def prepare(self, number):
+        boot = super().prepare(number)
+        boot.address = self.daemon.await_pool(1, "warm pool")
+        return boot
+
+
 def check_flags(words):
     """Returns the difference between the command line of a real guest's nspawn and bare nspawn's; empty is expected."""
     flags = words[1 : words.index("--")]

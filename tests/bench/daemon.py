@@ -45,14 +45,15 @@ class Daemon:
         self.identity, self.program = identity, programs / "innkeeperd"
         self.start()
 
-    def start(self, pool=0):
-        """Starts it with a door pool of this size."""
+    def start(self, pool=0, warm=None):
+        """Starts it with a door pool of this size, or with one warm guest of a closure."""
         for directory in (self.place / "state", self.place / "credentials", self.run):
             directory.mkdir(exist_ok=True)
-        self._write_configuration(self.identity, pool)
+        self._write_configuration(self.identity, pool, warm)
         self._start(self.program)
 
-    def _write_configuration(self, identity, pool):
+    def _write_configuration(self, identity, pool, warm):
+        guests = f'[{{ closure = "{warm}", size = 1 }}]' if warm else "[]"
         (self.place / "innkeeper.toml").write_text(
             f"""state_dir = "{self.place}/state"
 runtime_dir = "{self.run}"
@@ -74,6 +75,8 @@ retention_seconds = 0
 
 [pool]
 size = {pool}
+warm = {guests}
+busy_percent = 100
 
 [storage]
 min_free = "64M"
@@ -156,16 +159,16 @@ directories = []
             slot += 1
         return f"{base[0]}.{base[1]}.{slot * 2 // 256}.{slot * 2 % 256 + 1}"
 
-    def await_pool(self, size):
-        """Waits until the door pool is full, and returns the address of the guest that takes the next seat."""
+    def await_pool(self, size, subject="door pool"):
+        """Waits until a pool is full, and returns the address of the guest that takes the next seat."""
         deadline = time.monotonic() + PATIENCE
         full = f"{size} of {size} "
         while True:
             checks = self.call("GET", "/v1/doctor")["checks"]
-            if any(check["subject"] == "door pool" and check["finding"].startswith(full) for check in checks):
+            if any(check["subject"] == subject and check["finding"].startswith(full) for check in checks):
                 break
             if time.monotonic() > deadline:
-                raise self.broken("the door pool is not full")
+                raise self.broken(f"the {subject} is not full")
             time.sleep(0.05)
         taken = self.call("GET", "/v1/slots")["taken"]
         seats = [slot for slot in taken if slot["owner"].startswith("0-door-")]

@@ -186,6 +186,22 @@ def await_answer(boot):
             raise boot.broken(f"it does not answer at {boot.address}")
 
 
+def await_byte(boot):
+    """Returns the time of the first byte from port 22. The kernel of a paused guest accepts connections, and none of its programs responds."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with socket.socket() as attempt:
+            attempt.settimeout(1)
+            try:
+                attempt.connect((boot.address, 22))
+                if attempt.recv(1):
+                    return time.time_ns()
+            except OSError:
+                pass
+        if time.monotonic() > deadline:
+            raise boot.broken(f"it sends nothing at {boot.address}")
+
+
 def settle():
     """Waits for the kernel's cleanup after the last guest.
 

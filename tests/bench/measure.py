@@ -14,9 +14,9 @@ from pathlib import Path
 import report
 import rest
 import routes
-from contenders import PEERS, Api, Cli, Crun, Nspawn, Podman, Pooled, check_flags
+from contenders import PEERS, Api, Cli, Crun, Nspawn, NspawnPrepared, Podman, Pooled, Warm, check_flags
 from daemon import Daemon
-from machine import Broken, await_answer, await_stamp, children, resident, settle, share_processor
+from machine import Broken, await_answer, await_byte, await_stamp, children, resident, settle, share_processor
 from rest import Rest
 
 # The number of concurrently started guests.
@@ -57,6 +57,10 @@ class Results:
     pooled: list = field(default_factory=list)
     pool_first: dict = field(default_factory=dict)
     pool_answer: dict = field(default_factory=dict)
+    # Creates from the warm pool, and its contenders: times until the first byte, or until the first instruction without a network.
+    warm: dict = field(default_factory=dict)
+    # The same until the operation of the create has ended.
+    warm_returned: dict = field(default_factory=dict)
     # Guests at rest.
     rest: Rest | None = None
     # Whether guests have the filters that were read from nspawn once, which it therefore does not compile.
@@ -122,6 +126,29 @@ class Bench:
             random.Random(turn).shuffle(order)
             for contender in order:
                 self.one_beside_pool(contender, keep=turn >= 0)
+        self.show("")
+
+    def run_warm(self, closure, contenders):
+        """Measures creates from the warm pool beside others."""
+        self.daemon.stop()
+        self.daemon.start(warm=closure)
+        for turn in range(-self.rounds.warm_up, self.rounds.measured):
+            self.show(f"warm pool, round {turn + 1} of {self.rounds.measured}" if turn >= 0 else "warming up")
+            order = list(contenders)
+            random.Random(turn).shuffle(order)
+            for contender in order:
+                boot = contender.prepare(self.next())
+                settle()
+                boot.begun = time.time_ns()
+                contender.launch(boot)
+                answered = await_byte(boot) if boot.address else await_stamp(boot)
+                contender.finish(boot)
+                returned = time.time_ns()
+                contender.destroy(boot)
+                if turn >= 0:
+                    self.keep(self.results.warm, contender, boot.begun, answered)
+                    if isinstance(contender, Warm):
+                        self.keep(self.results.warm_returned, contender, boot.begun, returned)
         self.show("")
 
     def one_beside_pool(self, contender, keep):
@@ -307,6 +334,8 @@ def main():
     results.rest = rest.measure(daemon, closures, given.quick, bench.show)
     beside_pool = (Nspawn, Crun, Podman)
     bench.run_pool([Pooled(daemon, given.closure)] + [c for c in contenders if type(c) in beside_pool])
+    beside_warm = (Nspawn, NspawnPrepared, Crun, Podman)
+    bench.run_warm(given.closure, [Warm(daemon, given.closure)] + [c for c in contenders if type(c) in beside_warm])
     daemon.stop()
     if why := routes.missing(given.bin):
         print(f"INNKEEPER-NOT-RUN: bench: routes: {why}", file=sys.stderr)

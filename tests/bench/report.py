@@ -9,7 +9,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from contenders import Pooled
+from contenders import Pooled, Warm
 from routes import COUNTS, against_plain, growth, version
 
 # Programs whose versions matter.
@@ -44,6 +44,7 @@ def table(results, contenders, missing, rounds, load):
         memory(results),
         steps(results),
         pool(results, contenders),
+        warm(results, contenders),
         rest(results.rest),
         deliveries(results),
         floods(results),
@@ -93,6 +94,7 @@ def targets(results):
         ("p: create from the door pool, first instruction of PID 1, in ms", statistics.median(first["p"]), 15),
         ("p: the same to podman (h)", of(first, "p", "h"), 1),
         ("p: the same to crun (g)", of(first, "p", "g"), 2),
+        ("w: create from the warm pool, first byte, in ms", statistics.median(results.warm["w"]), 20),
         ("first byte of a paused guest, p95, later than of an awake one, in ms", late, 5),
     ]
     rows = [
@@ -227,6 +229,30 @@ def pool(results, contenders):
             markdown(["where a create (p) spends its time", ""], steps_of_pool),
         ]
     )
+
+
+def warm(results, contenders):
+    """Returns the table of creates from the warm pool."""
+    titles = {"w": Warm.title, **{contender.letter: contender.title for contender in contenders}}
+    answers = {"w": True, **{contender.letter: letter_answers(results, contender.letter) for contender in contenders}}
+    rows = [
+        [
+            letter,
+            titles[letter],
+            "first byte" if answers[letter] else "first instruction of PID 1",
+            spread(times),
+            *(ratio(results.warm, letter, base) for base in "cgh"),
+            spread(results.warm_returned.get(letter)),
+        ]
+        for letter, times in results.warm.items()
+    ]
+    head = ["", "create beside a daemon with a warm pool", "until", "time", "to c", "to g", "to h", "until the caller knows"]
+    return markdown(head, sorted(rows, key=lambda row: row[0] != "w"))
+
+
+def letter_answers(results, letter):
+    """Reports whether a contender has a network, and answers."""
+    return letter in results.answer
 
 
 def rest(found):
