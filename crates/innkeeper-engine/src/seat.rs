@@ -160,13 +160,21 @@ impl Inner {
             }
             let host = &self.host;
             if host.rootfs.rename(&seat, name).await? {
-                let (network, unit) = tokio::join!(
+                let identity = async {
+                    match &taken.closure {
+                        Some(closure) => self.take_identity(&seat, guest, closure).await,
+                        None => Ok(()),
+                    }
+                };
+                let (network, unit, identity) = tokio::join!(
                     host.network.rename(&seat, guest),
                     host.units.take_seat(&seat, guest),
+                    identity,
                 );
                 network.and(unit)?;
-                if let Some(closure) = &taken.closure {
-                    self.take_warm(&seat, guest, closure).await?;
+                identity?;
+                if taken.closure.is_some() {
+                    self.begin_use(guest).await?;
                 }
             } else {
                 // The guest has a tree that somebody put there: it is started with that, as without a seat.

@@ -1,6 +1,6 @@
 //! The warm pool's settings and state, and why it is not full. Data and pure functions.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use innkeeper_facilities::MemoryReading;
 use innkeeper_model::{ClosureSource, Explain, Failure, StorePath};
@@ -20,6 +20,14 @@ pub struct WarmConfig {
     pub guests: Vec<WarmGuests>,
     /// The host boots none while processes waited for a processor in more than this share of the last ten seconds, in percent.
     pub busy_percent: u64,
+    /// The interval at which guests that wait run for a moment.
+    pub exercise_interval: Duration,
+}
+
+impl WarmConfig {
+    /// [`Self::exercise_interval`] of a host. The watchdogs of systemd's own services end them after three minutes; the services
+    /// report at least every 90 seconds.
+    pub const EXERCISE_INTERVAL: Duration = Duration::from_secs(60);
 }
 
 /// Guests of one closure that wait without a name.

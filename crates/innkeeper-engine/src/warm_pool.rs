@@ -25,11 +25,7 @@ use crate::warm::{Found, Shortfall, WarmGuests, busy, short_of_memory};
 /// The delays between checks: they grow while guests do not come up.
 const DELAYS: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(960));
 
-/// The interval at which guests that wait run for [`EXERCISE`]. The watchdogs of systemd's own services end them after three minutes;
-/// the services report at least every 90 seconds.
-const EXERCISE_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The time in which all of their services report.
+/// The time that guests that wait run at intervals: all of their services report in it.
 const EXERCISE: Duration = Duration::from_secs(1);
 
 /// The subject of the findings in `innkeeper doctor`.
@@ -72,7 +68,7 @@ impl Engine {
         loop {
             tokio::select! {
                 () = self.inner.stopping.cancelled() => return,
-                () = tokio::time::sleep(EXERCISE_INTERVAL) => {}
+                () = tokio::time::sleep(self.inner.config.warm.exercise_interval) => {}
             }
             let seats = self.inner.warm_seats().await.unwrap_or_default();
             let ready = seats.iter().filter(|seat| is_free(seat));

@@ -72,47 +72,39 @@ impl Inner {
         }
     }
 
-    /// Gives a guest what it has beside the tree, the network and the unit of its seat. Its processes are suspended, or have not
-    /// served anybody. Can be repeated.
-    pub(crate) async fn take_warm(
+    /// Gives a guest what it has beside the network and the unit of its seat, whose tree it has: GC root, names, keys and
+    /// credentials. Its processes are suspended, or have not served anybody. Can be repeated.
+    pub(crate) async fn take_identity(
         &self,
         seat: &GuestName,
         guest: &Guest,
         closure: &StorePath,
     ) -> Result<(), EngineError> {
-        let identity = self.take_identity(seat, guest, closure);
-        self.seat_step("warm-identity", identity).await
+        let take = async {
+            let host = &self.host;
+            let pin = async {
+                host.closures.ensure(guest, closure).await?;
+                host.closures.remove(seat).await
+            };
+            let (pinned, key) = tokio::join!(pin, host.secrets.take_over(guest, seat));
+            pinned?;
+            Ok(self.store.set_ssh_host_key(&guest.name, &key?).await?)
+        };
+        self.seat_step("take-identity", take).await
     }
 
-    async fn take_identity(
-        &self,
-        seat: &GuestName,
-        guest: &Guest,
-        closure: &StorePath,
-    ) -> Result<(), EngineError> {
-        let host = &self.host;
-        let pin = async {
-            host.closures.ensure(guest, closure).await?;
-            host.closures.remove(seat).await
-        };
-        let (pinned, key) = tokio::join!(pin, host.secrets.take_over(guest, seat));
-        pinned?;
-        self.store.set_ssh_host_key(&guest.name, &key?).await?;
+    /// Lets the counts of a guest that took a warm seat begin now.
+    pub(crate) async fn begin_use(&self, guest: &Guest) -> Result<(), EngineError> {
+        let (host, name) = (&self.host, &guest.name);
         // The packets of its boot are not the guest's.
         if let Some(address) = self.address(guest) {
             host.traffic.forget(address).await?;
         }
-        self.oom
-            .begin(&guest.name, host.units.oom_kills(&guest.name));
+        self.oom.begin(name, host.units.oom_kills(name));
+        let unit = host.units.phase(name).await?;
         // Its service manager has responded before it was paused.
-        if let Some(leader) = host
-            .units
-            .phase(&guest.name)
-            .await?
-            .and_then(|unit| unit.leader)
-        {
-            let mut responsive = self.responsive.lock();
-            responsive.insert(guest.name.clone(), leader);
+        if let Some(leader) = unit.and_then(|unit| unit.leader) {
+            self.responsive.lock().insert(name.clone(), leader);
         }
         Ok(())
     }

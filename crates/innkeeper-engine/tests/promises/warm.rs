@@ -1,6 +1,7 @@
 //! The warm pool: guests that have booted a closure wait, paused, until a new agent takes their place.
 
 use std::path::Path;
+use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineConfig, WarmConfig, WarmGuests};
 use innkeeper_facilities::MemoryReading;
@@ -26,6 +27,7 @@ fn warm_config(guests: Vec<WarmGuests>) -> EngineConfig {
     let warm = WarmConfig {
         guests,
         busy_percent: 50,
+        exercise_interval: WarmConfig::EXERCISE_INTERVAL,
     };
     EngineConfig { warm, ..config() }
 }
@@ -371,6 +373,41 @@ async fn warm_guests_give_up_their_slots_and_their_space() {
     assert_eq!(seats(&fixture.host), []);
 }
 
+/// Watchdogs of a service manager do not know that its services were suspended.
+#[tokio::test]
+async fn warm_guests_run_for_a_moment_at_intervals() {
+    let mut config = warm_config(of_closure(1));
+    config.warm.exercise_interval = Duration::from_millis(10);
+    let fixture = fixture_with(FakeHost::new(), config).await;
+    filled(&fixture, 1).await;
+    let seat = seats(&fixture.host)[0].clone();
+    let exercised = |times: usize| {
+        let mut done = calls(&fixture.host, 0, seat.as_str());
+        done.retain(|call| ["unit.thaw", "unit.freeze"].contains(&call.as_str()));
+        let thawed = done.iter().filter(|call| *call == "unit.thaw").count();
+        thawed >= times
+    };
+    fixture
+        .until("it runs again and again", async || exercised(2))
+        .await;
+    // A create takes it also while it runs.
+    fixture
+        .until("it runs", async || {
+            !fixture.host.world().frozen.contains(&seat)
+        })
+        .await;
+    assert_eq!(fixture.create("web").await.failure, None);
+    let guest = fixture.engine.guest(&name("web")).await.expect("there");
+    assert_eq!(GuestName::of_seat(guest.slot), seat);
+    assert!(!fixture.host.world().frozen.contains(&name("web")));
+    fixture
+        .until("the moment is over", async || {
+            seats(&fixture.host).len() == 1
+        })
+        .await;
+    assert!(!fixture.host.world().frozen.contains(&name("web")));
+}
+
 #[tokio::test]
 async fn busy_host_boots_none() {
     let host = FakeHost::new();
@@ -428,7 +465,7 @@ async fn guests_do_not_continue_without_the_firewall() {
     let seat = seats(&fixture.host)[0].clone();
     fixture.host.fail("firewall.ensure", u32::MAX);
     let watcher = fixture.engine.clone();
-    tokio::spawn(async move { watcher.watch(std::time::Duration::from_millis(10)).await });
+    tokio::spawn(async move { watcher.watch(Duration::from_millis(10)).await });
     fixture
         .until("the loss is found", async || {
             fixture.host.world().failures["firewall.ensure"].times < u32::MAX

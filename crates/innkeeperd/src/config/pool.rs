@@ -90,6 +90,7 @@ impl PoolSettings {
         Ok(WarmConfig {
             guests: guests.collect::<Result<_, _>>()?,
             busy_percent: self.busy_percent,
+            exercise_interval: WarmConfig::EXERCISE_INTERVAL,
         })
     }
 }

@@ -43,7 +43,7 @@ impl Pool {
                 "seat-settle",
                 "seat-freeze",
                 "take-seat",
-                "warm-identity",
+                "take-identity",
                 "leave-seat",
                 "thaw",
             ],
