@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use innkeeper_model::{Explain, Guest, GuestName, Slot, StorePath};
+use innkeeper_store::Seat;
 use tracing::{info, warn};
 
 use crate::EngineError;
@@ -128,26 +129,18 @@ impl Inner {
         }
     }
 
-    /// Removes the warm seats that are ready, and makes none for a while: a guest needs what they take. Returns their number.
+    /// Removes the warm seats, and makes none for a while: a guest needs what they take. Leaves one alone whose objects are being made
+    /// at this moment. Returns the number of those that are gone.
     pub(crate) async fn discard_warm(&self) -> usize {
         if self.config.warm.guests.is_empty() {
             return 0;
         }
         *self.warm.held.lock() = Some(Instant::now());
-        let ready: Vec<_> = match self.store.seats().await {
-            Ok(seats) => seats
-                .into_iter()
-                .filter(|seat| seat.ready && seat.guest.is_none() && seat.closure.is_some())
-                .map(|seat| seat.slot)
-                .collect(),
-            Err(error) => {
-                warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
-                return 0;
-            }
-        };
         let mut removed = 0;
-        for slot in ready {
-            removed += usize::from(self.discard(slot).await);
+        for seat in self.free_seats().await {
+            if seat.closure.is_some() {
+                removed += usize::from(self.discard(seat.slot).await);
+            }
         }
         if removed > 0 {
             info!(
@@ -158,22 +151,42 @@ impl Inner {
         removed
     }
 
-    /// Removes one seat that is ready, because a guest needs its slot: a warm one before one at its door. Returns false without any.
+    /// Removes one seat, because a guest needs its slot: a warm one before one at its door. Returns false without any.
     pub(crate) async fn discard_for_slot(&self) -> bool {
-        let seats = self.store.seats().await.unwrap_or_default();
-        let mut ready: Vec<_> = seats
-            .into_iter()
-            .filter(|seat| seat.ready && seat.guest.is_none())
-            .collect();
-        ready.sort_by_key(|seat| seat.closure.is_none());
         *self.warm.held.lock() = Some(Instant::now());
-        match ready.first() {
-            Some(seat) => self.discard(seat.slot).await,
-            None => false,
+        let mut seats = self.free_seats().await;
+        seats.sort_by_key(|seat| (seat.closure.is_none(), !seat.ready));
+        for seat in seats {
+            if self.discard(seat.slot).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns the seats that no guest has taken, also those that are not ready.
+    async fn free_seats(&self) -> Vec<Seat> {
+        match self.store.seats().await {
+            Ok(mut seats) => {
+                seats.retain(|seat| seat.guest.is_none());
+                seats
+            }
+            Err(error) => {
+                warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
+                Vec::new()
+            }
         }
     }
 
+    /// Removes a seat unless its lock is held. Reports whether it is gone, or was taken.
     async fn discard(&self, slot: Slot) -> bool {
+        if self
+            .guest_locks
+            .try_lock(&GuestName::of_seat(slot))
+            .is_none()
+        {
+            return false;
+        }
         match self.remove_seat(slot).await {
             Ok(()) => true,
             Err(error) => {

@@ -408,6 +408,47 @@ async fn warm_guests_run_for_a_moment_at_intervals() {
     assert!(!fixture.host.world().frozen.contains(&name("web")));
 }
 
+/// Also while its system comes up, which may take minutes.
+#[tokio::test]
+async fn guest_that_boots_gives_up_its_slot() {
+    let range: SlotRange = "10.0.0.0/29".parse().expect("valid");
+    let slots = range.slots().count();
+    let config = EngineConfig {
+        range,
+        ..warm_config(of_closure(1))
+    };
+    let directory = tempfile::tempdir().expect("tempdir");
+    let host = FakeHost::new();
+    // Its service manager never responds.
+    host.world().programs.insert("sw/bin/systemctl");
+    let store = innkeeper_store::Store::open(&directory.path().join("db"), range).expect("opens");
+    let engine = Engine::new(config, store, host.facilities(), None);
+    engine.restore().await.expect("restored");
+    let keeping = engine.clone();
+    tokio::spawn(async move { keeping.keep_seats().await });
+    let fixture = Fixture {
+        _directory: directory,
+        host,
+        engine,
+    };
+    fixture
+        .until("it boots", async || {
+            let world = fixture.host.world();
+            world
+                .units
+                .values()
+                .any(|phase| *phase == UnitPhase::Running)
+        })
+        .await;
+    for number in 1..=slots {
+        let created = fixture.create(&format!("web-{number}")).await;
+        assert_eq!(created.failure, None, "{number} of {slots}");
+    }
+    assert_eq!(seats(&fixture.host), []);
+    let recorded = fixture.engine.store().seats().await.expect("read");
+    assert_eq!(recorded, []);
+}
+
 #[tokio::test]
 async fn busy_host_boots_none() {
     let host = FakeHost::new();
