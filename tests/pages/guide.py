@@ -110,8 +110,8 @@ def start_outside(walk: Walk) -> None:
     walk.github("PUT", "/repos/octo/web", {"git": "/srv/git/web"})
 
 
-def set_up_host(walk: Walk) -> None:
-    """Follows the section "Previews" of docs/debian.md. Packages are installed already."""
+def set_up_caddy(walk: Walk) -> None:
+    """Follows steps 1 and 2 of the section "Previews" of docs/debian.md. Packages are installed already."""
     machine = walk.machine
     # 1. The folders, and the socket's folder, as `systemctl edit` would write it.
     folders = walk.block(DEBIAN_PAGE, "install -d -m 0750").commands()
@@ -120,8 +120,14 @@ def set_up_host(walk: Walk) -> None:
     walk.write(
         "/etc/systemd/system/caddy.service.d/override.conf", "[Service]\nRuntimeDirectory=caddy\nRuntimeDirectoryMode=0700\n"
     )
-    # 2. The Caddyfile, and the certificate that it names.
+    # 2. The Caddyfile.
     walk.write("/etc/caddy/Caddyfile", walk.text(HOST_PAGE, "admin unix//") + walk.text(DEBIAN_PAGE, f"webhook.{DOMAIN} {{"))
+
+
+def set_up_host(walk: Walk) -> None:
+    """Follows the section "Previews" of docs/debian.md."""
+    machine = walk.machine
+    set_up_caddy(walk)
     # 3. PostgreSQL: the first lines of pg_hba.conf precede all others.
     cluster = machine.succeed("echo /etc/postgresql/*/main").strip()
     walk.write(f"{cluster}/pg_ident.conf", walk.text(HOST_PAGE, "innkeeper   root"), ">>")

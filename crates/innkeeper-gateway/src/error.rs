@@ -67,7 +67,7 @@ impl Explain for GatewayError {
             Self::Config(error) => error.remedy(),
             Self::Pairs(error) => error.remedy(),
             Self::Disabled => Some(
-                "Set `enabled = true` in the section [gateway] of the configuration, then restart innkeeperd and this program.".to_owned(),
+                "Set gateway.enabled to true in the configuration, then restart innkeeperd and this program.".to_owned(),
             ),
             Self::Listen { .. } => Some(
                 "Start it with systemd, which passes the socket (`systemctl start innkeeper-gateway.socket`). Without systemd, set gateway.socket to a path in a directory that this user can write to, and gateway.socket_group to a group of Caddy's that this user is a member of.".to_owned(),
