@@ -27,6 +27,9 @@ const CLIENTS: usize = 12;
 /// A response that takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// An app starts slowly while others are started, too.
+const PATIENT: &str = "hold_seconds = 60\nwake_timeout_seconds = 300\nwake_page_seconds = 300";
+
 /// The longest wait for a guest that is put to sleep.
 const SLEEP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -313,7 +316,7 @@ fn requests_to_resting_guests_are_answered_once() {
     let kills = setting(KILLS, 2);
     println!("{SEED}={seed} {REQUESTS}={requests} {GUESTS}={guests} {KILLS}={kills}");
 
-    let host = PreviewHost::new();
+    let host = PreviewHost::with_pages(PATIENT);
     let mut daemon = host.sandbox.start_with(QUIET);
     let client = host.client();
     let slugs: Vec<_> = (0..guests).map(|guest| format!("storm-{guest}")).collect();
