@@ -132,7 +132,7 @@ pub(crate) fn unauthorized(gateway: &Gateway) -> Failure {
         format!("{} does not accept the token of {source}", gateway.url),
     )
     .with_remedy(
-        "It may be revoked, expired or incomplete, or of another host: ask the host's administrator for a new one. \
+        "It may be revoked, expired or incomplete, or of another host: ask the host's administrator for a new one (`innkeeper token create`). \
          `innkeeper context list` shows which URL and token are used, and why.",
     )
 }

@@ -203,6 +203,6 @@ pub(crate) fn parse_url(url: &str, origin: &str) -> Result<ServerUrl, Failure> {
 fn no_token(url: &ServerUrl) -> Failure {
     Failure::new(Code::Unauthorized, format!("there is no token for {url}")).with_remedy(
         "Set INNKEEPER_TOKEN, or INNKEEPER_TOKEN_FILE to the path of a file with the token, or add both URL and token \
-         with `innkeeper context add`. An administrator of the host creates tokens.",
+         with `innkeeper context add`. An administrator of the host creates tokens with `innkeeper token create`.",
     )
 }

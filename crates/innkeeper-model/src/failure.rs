@@ -125,6 +125,8 @@ codes! {
     UserIdsUnsupported => Host, "user_ids_unsupported";
     /// The host's configuration does not allow containers in guests, or its guests have no user namespaces.
     NestingRefused => Conflict, "nesting_refused";
+    /// The actor's quota of agents, memory or processors is used up.
+    QuotaExceeded => Exhausted, "quota_exceeded";
     /// The configured limit of previews is reached.
     TooManyPreviews => Exhausted, "too_many_previews";
     /// GitHub's rate limit is exhausted.

@@ -37,6 +37,7 @@ use crate::audit::AuditLog;
 use crate::backup::Backups;
 use crate::intake::Notifier;
 use crate::prefetch::Prefetches;
+use crate::quotas::Quotas;
 
 pub(crate) use caller::Caller;
 pub(crate) use listener::{Peer, bind};
@@ -55,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) tokens: Tokens,
     /// The audit log.
     pub(crate) audit: AuditLog,
+    /// Limits of the agents of one actor.
+    pub(crate) quotas: Quotas,
     /// Notified when a delivery is replayed.
     pub(crate) notifier: Notifier,
     /// The response to `innkeeper config`.

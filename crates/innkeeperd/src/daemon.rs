@@ -28,6 +28,7 @@ use crate::guarded;
 use crate::intake::{self, Notifier};
 use crate::lock::{LockError, StateLock};
 use crate::prefetch::Prefetches;
+use crate::quotas::Quotas;
 use crate::registry::{self, Entry};
 use crate::{gateway, previews, systemd, wakes, wiring};
 
@@ -130,6 +131,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         backups: Backups::new(engine.clone(), previews.clone(), config.state_dir.clone()),
         tokens,
         audit: AuditLog::new(engine.store().clone(), &config.audit),
+        quotas: Quotas::new(engine.store().clone(), &config),
         notifier,
         config: Arc::new(loaded.report),
         started_at,

@@ -16,6 +16,7 @@ mod intake;
 mod lock;
 mod prefetch;
 mod previews;
+mod quotas;
 mod registry;
 mod socket;
 mod start_check;

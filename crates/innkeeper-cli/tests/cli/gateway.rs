@@ -188,7 +188,7 @@ fn missing_and_refused_tokens_are_explained() {
     --- stdout
     --- stderr
     [ERROR] there is no token for http://127.0.0.1:PORT
-            Hint: Set INNKEEPER_TOKEN, or INNKEEPER_TOKEN_FILE to the path of a file with the token, or add both URL and token with `innkeeper context add`. An administrator of the host creates tokens.
+            Hint: Set INNKEEPER_TOKEN, or INNKEEPER_TOKEN_FILE to the path of a file with the token, or add both URL and token with `innkeeper context add`. An administrator of the host creates tokens with `innkeeper token create`.
     ");
     assert_eq!(fake.requests(), Vec::<String>::new());
     let mut command = front.command(None, "agent", &["list"]);
@@ -198,7 +198,7 @@ fn missing_and_refused_tokens_are_explained() {
     --- stdout
     --- stderr
     [ERROR] http://127.0.0.1:PORT does not accept the token of INNKEEPER_TOKEN
-            Hint: It may be revoked, expired or incomplete, or of another host: ask the host's administrator for a new one. `innkeeper context list` shows which URL and token are used, and why.
+            Hint: It may be revoked, expired or incomplete, or of another host: ask the host's administrator for a new one (`innkeeper token create`). `innkeeper context list` shows which URL and token are used, and why.
     ");
     let mut command = front.command(None, "agent", &["list", "--json"]);
     command.env("INNKEEPER_TOKEN", "c2VjcmV0 c2VjcmV0");

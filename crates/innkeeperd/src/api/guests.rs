@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
-use innkeeper_model::api::{Accepted, GuestView};
+use innkeeper_model::api::{Accepted, CreateRequest, GuestView, SetRequest};
 use serde::Deserialize;
 
 use super::agent::Agent;
@@ -13,6 +13,7 @@ use super::response::{ApiResult, Created, LogQuery, accepted, body, console, cre
 use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 use crate::audit::AuditObject;
+use crate::quotas::Wanted;
 
 type Started = Result<(StatusCode, Json<Accepted>), ApiError>;
 
@@ -43,7 +44,10 @@ pub(super) async fn create(
     caller: Caller,
     request: Bytes,
 ) -> Created<Accepted> {
-    let (request, actor) = (body(&request)?, caller.actor());
+    let request: CreateRequest = body(&request)?;
+    let wanted = Wanted::new(request.memory, request.cpus);
+    let _admitted = context.quotas.admit(&caller, wanted).await?;
+    let actor = caller.actor();
     let created = context.engine.create(request, &actor, caller.trust());
     Ok(created_guest(created.await?))
 }
@@ -131,8 +135,17 @@ pub(super) async fn set(
     Agent(guest): Agent,
     request: Bytes,
 ) -> Started {
-    let request = body(&request)?;
+    let request: SetRequest = body(&request)?;
+    let present = context.engine.guest(&guest).await?;
     let (actor, trust) = (caller.actor(), caller.trust());
+    let _admitted = match present.owner.as_ref() == Some(&actor) {
+        true => {
+            let wanted = Wanted::instead_of(&present, request.memory, request.cpus);
+            context.quotas.admit(&caller, wanted).await?
+        }
+        // An operator changes another actor's agent.
+        false => None,
+    };
     let changed = context.engine.set(&guest, request, &actor, trust);
     Ok(accepted(changed.await?))
 }

@@ -4,12 +4,13 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use innkeeper_model::api::{Accepted, RetainedView};
+use innkeeper_model::api::{Accepted, RetainedView, UndeleteRequest};
 use innkeeper_model::{Code, Failure, RetainedId};
 
 use super::response::{ApiResult, accepted, body, name};
 use super::{Caller, Context};
 use crate::api_error::ApiError;
+use crate::quotas::Wanted;
 
 type Started = Result<(StatusCode, Json<Accepted>), ApiError>;
 
@@ -23,7 +24,18 @@ pub(super) async fn undelete(
     Path(former): Path<String>,
     request: Bytes,
 ) -> Started {
-    let (former, request, actor) = (name(&former)?, body(&request)?, caller.actor());
+    let (former, actor) = (name(&former)?, caller.actor());
+    let request: UndeleteRequest = body(&request)?;
+    let _admitted = match context.engine.retained().await?.into_iter().rfind(|view| {
+        view.retained.name == former && request.id.is_none_or(|id| view.retained.id == id)
+    }) {
+        Some(view) => {
+            let wanted = Wanted::with(&view.retained.limits);
+            context.quotas.admit(&caller, wanted).await?
+        }
+        // The engine refuses it.
+        None => None,
+    };
     let undeleted = context.engine.undelete(&former, request, &actor);
     Ok(accepted(undeleted.await?))
 }

@@ -11,6 +11,7 @@ use super::agent::Agent;
 use super::response::{ApiResult, accepted, body};
 use super::{Caller, Context};
 use crate::api_error::ApiError;
+use crate::quotas::Wanted;
 
 type Started<T> = Result<(StatusCode, Json<T>), ApiError>;
 
@@ -68,6 +69,9 @@ pub(super) async fn fork(
     request: Bytes,
 ) -> Started<Accepted> {
     let request = body(&request)?;
+    let origin = context.engine.guest(&guest).await?;
+    let wanted = Wanted::with(&origin.limits);
+    let _admitted = context.quotas.admit(&caller, wanted).await?;
     let actor = caller.actor();
     let forked = context.engine.fork(&guest, request, &actor);
     Ok(accepted(forked.await?))

@@ -7,6 +7,7 @@ mod grace;
 mod pool;
 mod pressure;
 mod previews;
+mod quotas;
 mod repositories;
 mod rest;
 mod semantics;
@@ -28,6 +29,7 @@ pub use previews::{
     BuildSettings, CaddySettings, DatabaseSettings, DraftPreviews, EvaluationSettings,
     GithubSettings, PageContents, Previews, PreviewsOn, ReportPlace,
 };
+pub use quotas::{Quota, QuotaSettings};
 pub use rest::RestSettings;
 pub(crate) use semantics::domain as check_domain;
 pub use settings::{
@@ -40,7 +42,8 @@ pub type Loaded = innkeeper_service::Loaded<Config>;
 
 impl Settings for Config {
     const WITHOUT_DEFAULT: &'static [&'static str] = Webhook::WITHOUT_DEFAULT;
-    const OPEN_TABLES: &'static [&'static str] = &["nix.options", "previews.repositories"];
+    const OPEN_TABLES: &'static [&'static str] =
+        &["nix.options", "previews.repositories", "quotas.actors"];
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.check_values()?;

@@ -17,6 +17,7 @@ use super::pressure::PressureSettings;
 use super::previews::{
     BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
 };
+use super::quotas::QuotaSettings;
 use super::rest::RestSettings;
 use innkeeper_service::{ConfigError, Dns, Gateway, Log, Pages, Webhook};
 
@@ -78,6 +79,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// The audit log.
     pub audit: AuditSettings,
+    /// Limits of other machines' agents.
+    pub quotas: QuotaSettings,
     /// The daemon's own log.
     pub log: Log,
 }
@@ -276,6 +279,7 @@ impl Default for Config {
             dns: Dns::default(),
             gateway: Gateway::default(),
             audit: AuditSettings::default(),
+            quotas: QuotaSettings::default(),
             log: Log::default(),
         }
     }

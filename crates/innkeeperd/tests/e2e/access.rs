@@ -362,3 +362,47 @@ fn there_is_no_gateway_socket_unless_it_is_enabled() {
     let _daemon = sandbox.start();
     assert!(!sandbox.path().join("run/gateway.sock").exists());
 }
+
+#[test]
+fn quota_of_a_role_limits_the_agents_of_each_token() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    sandbox.configure(
+        "[gateway]\nenabled = true\ngroup = 'root'\n\
+         [quotas.developer]\nagents = 1\n\
+         [quotas.actors.'token:2']\nmemory_gib = 1",
+    );
+    let _daemon = sandbox.start();
+    let alice = gateway(&sandbox, Some(&create(&sandbox, &["alice"])));
+    let bob = gateway(&sandbox, Some(&create(&sandbox, &["bob"])));
+    let body = |name: &str| create_body(name, &closure);
+    alice.create("a", &closure);
+    let refused = alice.call("POST", "/v1/guests", &body("b")).failure();
+    assert_eq!(refused.code.as_str(), "quota_exceeded");
+    let remedy = refused.remedy.expect("a remedy");
+    assert!(remedy.contains("quotas.developer.agents"), "{remedy}");
+    let refused = alice
+        .call("POST", "/v1/guests/a/fork", r#"{"name":"c"}"#)
+        .failure();
+    assert_eq!(refused.code.as_str(), "quota_exceeded");
+    // A quota of its own replaces that of the role.
+    bob.create("d", &closure);
+    bob.create("e", &closure);
+    let refused = bob
+        .call("POST", "/v1/guests/d/set", r#"{"memory":"1G"}"#)
+        .failure();
+    assert_eq!(refused.code.as_str(), "quota_exceeded");
+    let remedy = refused.remedy.expect("a remedy");
+    assert!(
+        remedy.contains("quotas.actors.\"token:2\".memory_gib"),
+        "{remedy}"
+    );
+    // Root has none, and a removed agent makes room.
+    sandbox.client().create("f", &closure);
+    alice.destroy("a");
+    alice.create("b", &closure);
+    for (client, name) in [(&alice, "b"), (&bob, "d"), (&bob, "e")] {
+        client.destroy(name);
+    }
+    sandbox.client().destroy("f");
+}
