@@ -29,8 +29,7 @@ impl Engine {
         checks.extend(host.network.check().await);
         checks.extend(self.check_firewall().await);
         checks.extend(host.units.check().await);
-        checks.extend(self.check_seats().await?);
-        checks.extend(self.check_warm().await?);
+        checks.extend(self.check_pools().await?);
         for guest in self.inner.store.guests().await? {
             checks.push(self.check_guest(&guest).await);
         }

@@ -105,8 +105,15 @@ impl Engine {
         }
     }
 
+    /// Checks the door pool and the warm pool, as far as they are configured.
+    pub(crate) async fn check_pools(&self) -> Result<Vec<Check>, EngineError> {
+        let mut checks = Vec::from_iter(self.check_seats().await?);
+        checks.extend(self.check_warm().await?);
+        Ok(checks)
+    }
+
     /// Checks that seats wait.
-    pub(crate) async fn check_seats(&self) -> Result<Option<Check>, EngineError> {
+    async fn check_seats(&self) -> Result<Option<Check>, EngineError> {
         let configured = self.inner.config.seats;
         if configured == 0 {
             return Ok(None);

@@ -91,6 +91,7 @@ impl Engine {
             slots_taken: slots.in_use() as usize,
             slots: slots.capacity,
             retained: self.inner.retained_space().await?,
+            pools: self.check_pools().await?,
             operations: self.inner.store.running_operations().await?,
             memory: self.inner.host_memory().ok(),
             resident_bytes: resident_bytes().unwrap_or(0),

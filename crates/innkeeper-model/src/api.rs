@@ -100,6 +100,9 @@
 //! [is settled]: crate::preview::PreviewState::is_settled
 
 pub mod connect;
+mod status;
+
+pub use status::Status;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -108,9 +111,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cpus, Guest, GuestKind, GuestName, GuestState, HostMemory, IdlePolicy, MemorySize, Operation,
-    OperationId, Ownership, Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase,
-    UserIdCount,
+    Cpus, Guest, GuestKind, GuestName, GuestState, IdlePolicy, MemorySize, OperationId, Ownership,
+    Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase, UserIdCount,
 };
 
 /// Default limit of a list of deliveries.
@@ -315,37 +317,6 @@ pub struct GuestView {
 )]
 fn is_zero(number: &u64) -> bool {
     *number == 0
-}
-
-/// An overview of the daemon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// The daemon's version.
-    pub version: String,
-    /// The daemon's process id.
-    pub pid: u32,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// The supervisor: `systemd` or `direct`.
-    pub supervisor: String,
-    /// True if each guest has its own user namespace.
-    pub user_namespaces: bool,
-    /// Number of guests by state.
-    pub guests: Vec<(GuestState, usize)>,
-    /// Number of slots in use.
-    pub slots_taken: usize,
-    /// Number of slots in the subnet.
-    pub slots: usize,
-    /// Retained files of destroyed agents.
-    #[serde(default)]
-    pub retained: RetainedSpace,
-    /// Operations in progress.
-    pub operations: Vec<Operation>,
-    /// The host's memory. `None` where it cannot be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<HostMemory>,
-    /// The daemon's resident memory, in bytes.
-    pub resident_bytes: u64,
 }
 
 /// The effective configuration.

@@ -71,8 +71,15 @@ fn render(status: &api::Status) -> String {
             format!("{} with retained files ({bytes})", retained.agents),
         )
     });
+    let pools = status.pools.iter();
+    let pools = pools.map(|check| ("Waiting", check.finding.clone()));
     let mut text = String::new();
-    for (name, value) in lines.into_iter().chain(memory).chain(destroyed) {
+    for (name, value) in lines
+        .into_iter()
+        .chain(memory)
+        .chain(destroyed)
+        .chain(pools)
+    {
         writeln!(text, "{:<17}{value}", format!("{name}:")).ok();
     }
     if !status.operations.is_empty() {

@@ -1,5 +1,5 @@
 use axum::Router;
-use innkeeper_model::api::{RetainedSpace, Status};
+use innkeeper_model::api::{Check, RetainedSpace, Status, Verdict};
 use innkeeper_model::{
     GuestState, HostMemory, MemoryBand, Operation, OperationId, OperationState, Verb,
 };
@@ -26,6 +26,12 @@ fn sample() -> Status {
             agents: 2,
             bytes: 3 << 20,
         },
+        pools: vec![Check {
+            subject: "warm pool".to_owned(),
+            verdict: Verdict::Ok,
+            finding: "1 of 2 guests of /fleet#agent wait booted: the host is busy".to_owned(),
+            remedy: None,
+        }],
         operations: vec![Operation {
             id: OperationId(17),
             guest: Some(name("web")),
@@ -66,6 +72,7 @@ fn status_prints_counts_and_operations() {
     Operations:      1 in progress
     Host memory:     50 % of 24576 MiB available
     Destroyed:       2 with retained files (3 MiB)
+    Waiting:         1 of 2 guests of /fleet#agent wait booted: the host is busy
 
     OPERATION  VERB    GUEST  ACTOR     STARTED
     17         create  web    uid:1000  2026-11-20T10:00:00Z
@@ -76,6 +83,7 @@ fn status_prints_counts_and_operations() {
 fn status_without_guests_has_no_table() {
     let status = Status {
         guests: Vec::new(),
+        pools: Vec::new(),
         operations: Vec::new(),
         retained: RetainedSpace::default(),
         user_namespaces: false,

@@ -243,6 +243,14 @@ async fn warm_guests_are_no_orphans_and_no_guests() {
     assert_eq!(report.expect("a report").orphans, []);
     assert_eq!(fixture.engine.list().await.expect("listed"), []);
     assert_eq!(fixture.engine.usage().await.expect("listed"), []);
+    let status = fixture.engine.status(jiff::Timestamp::UNIX_EPOCH).await;
+    let status = status.expect("a status");
+    assert_eq!(status.guests, []);
+    let waiting: Vec<_> = status.pools.iter().map(|check| &check.finding).collect();
+    assert!(
+        waiting.len() == 1 && waiting[0].starts_with("2 of 2 guests of "),
+        "{waiting:?}"
+    );
     assert_eq!(seats(&fixture.host).len(), 2);
 }
 
