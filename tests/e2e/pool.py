@@ -1,6 +1,6 @@
 """An agent from the warm pool is as new, and its systemd is up at once.
 
-Needs: nothing.
+Needs: debian-guests.
 """
 
 import json
