@@ -164,4 +164,8 @@ def play(machine: Machine, repository: Path) -> None:
     with machine.nested("a revoked token is refused at once"):
         walk.run(walk.block(PAGE, "innkeeper token revoke").commands())
         require_equal(laptop.status("agent list"), 9, "the exit status with a revoked token")
-    machine.succeed("innkeeper doctor")
+    machine.succeed(f"innkeeper doctor | grep -F 'requests of other machines, for {API}'")
+    machine.succeed("systemctl stop innkeeper-gateway.socket innkeeper-gateway.service")
+    machine.fail("innkeeper doctor")
+    # As the remedy says.
+    machine.succeed("systemctl enable --now innkeeper-gateway.socket innkeeper-gateway.service", "innkeeper doctor")

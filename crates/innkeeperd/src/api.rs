@@ -35,6 +35,7 @@ use crate::access::Tokens;
 use crate::api_error::ApiError;
 use crate::audit::AuditLog;
 use crate::backup::Backups;
+use crate::gateway_check::GatewayCheck;
 use crate::intake::Notifier;
 use crate::prefetch::Prefetches;
 use crate::quotas::Quotas;
@@ -60,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) quotas: Quotas,
     /// Notified when a delivery is replayed.
     pub(crate) notifier: Notifier,
+    /// The check of the gateway. `None` on a host without one.
+    pub(crate) gateway: Option<GatewayCheck>,
     /// The response to `innkeeper config`.
     pub(crate) config: Arc<ConfigReport>,
     /// The start time of the daemon.

@@ -24,6 +24,7 @@ use crate::backup::{self, Backups};
 use crate::claims::{self, Claim};
 use crate::config::{Config, Loaded};
 use crate::error::DaemonError;
+use crate::gateway_check::GatewayCheck;
 use crate::guarded;
 use crate::intake::{self, Notifier};
 use crate::lock::{LockError, StateLock};
@@ -133,6 +134,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         audit: AuditLog::new(engine.store().clone(), &config.audit),
         quotas: Quotas::new(engine.store().clone(), &config),
         notifier,
+        gateway: GatewayCheck::new(&config),
         config: Arc::new(loaded.report),
         started_at,
         stopping: stopping.clone(),

@@ -11,6 +11,7 @@ mod crash;
 mod daemon;
 mod error;
 mod gateway;
+mod gateway_check;
 mod guarded;
 mod intake;
 mod lock;

@@ -47,6 +47,9 @@ pub(super) async fn doctor(State(context): State<Context>) -> ApiResult<DoctorRe
     if let Some(previews) = &context.previews {
         report.checks.extend(previews.checks().await);
     }
+    if let Some(gateway) = &context.gateway {
+        report.checks.push(gateway.check().await);
+    }
     report
         .checks
         .extend(crate::config::next_start(&context.config));
