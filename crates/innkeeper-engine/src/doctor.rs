@@ -72,16 +72,18 @@ impl Engine {
 
     async fn check_guest(&self, guest: &Guest) -> Check {
         let subject = format!("guest {}", guest.name);
-        let observed = match self.inner.observe(guest).await {
+        let mut observed = match self.inner.observe(guest).await {
             Ok(observed) => observed,
             Err(error) => return broken(subject, innkeeper_model::chain(&error), None),
         };
+        let state = GuestState::of(guest, observed.unit, observed.frozen);
+        // It is frozen again when it has responded to a packet.
+        observed.frozen |= self.inner.is_peeking(guest);
         let missing: Vec<&str> = plan(Goal::of(guest), guest.file_work.as_ref(), &observed)
             .concat()
             .iter()
             .map(|step| step.as_str())
             .collect();
-        let state = GuestState::of(guest, observed.unit, observed.frozen);
         if let Some(fault) = &guest.fault {
             return broken(subject, format!("{state}: {fault}"), fault.remedy.clone());
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use innkeeper_engine::{EngineConfig, KindRest, RestConfig};
 use innkeeper_facilities::fake::FakeHost;
+use innkeeper_model::api::Verdict;
 use innkeeper_model::{Code, Explain, GuestState, IdlePolicy, Level, OperationState, Verb};
 use innkeeper_store::EventFilter;
 
@@ -142,7 +143,7 @@ async fn pause_by_a_user_right_after_a_request_lasts() {
     assert_eq!(fixture.level_and_events().await.0, Level::Paused);
 }
 
-/// The reconciliation leaves a guest that responds to a packet, and a new daemon pauses it again.
+/// The reconciliation and doctor leave a guest that responds to a packet, and a new daemon pauses it again.
 #[tokio::test]
 async fn response_to_a_packet_is_not_interrupted() {
     let fixture = resting(IdlePolicy::Pause, SOON, NEVER)
@@ -164,6 +165,13 @@ async fn response_to_a_packet_is_not_interrupted() {
         tokio::time::sleep(interval).await;
         assert_eq!(fixture.state("web").await, Some(GuestState::Running));
     }
+    let checks = fixture.engine.doctor().await.expect("checked").checks;
+    let check = checks.iter().find(|check| check.subject == "guest web");
+    assert_eq!(
+        check.map(|check| check.verdict),
+        Some(Verdict::Ok),
+        "{checks:#?}"
+    );
     watching.abort();
     {
         let traffic = &mut fixture.host.world().traffic;
