@@ -46,15 +46,18 @@ pub(super) struct Feed {
     pub(super) steps: Vec<PageStep>,
     /// The reason that the app does not answer although it was live.
     pub(super) interruption: Option<Interruption>,
-    /// The wake of the guest, which the next start of the daemon forgets.
+    /// The wake of the guest. The next start of the daemon continues one whose app starts, and forgets any other.
     pub(super) wake: Option<Wake>,
     /// Progress of the build.
     pub(super) progress: Option<BuildProgress>,
 }
 
 impl Feed {
-    /// Continues a written status.
+    /// Continues a written status. Requests go on waiting for an app that starts after a wake. A guest that is still asleep is
+    /// woken by the next request.
     pub(super) fn of(status: &PageStatus) -> Self {
+        let starts = status.interruption == Some(Interruption::Restarting);
+        let wake = status.wake.filter(|wake| starts && wake.retry_at.is_none());
         let details = status.details.as_ref();
         let lines = details.map(|details| details.log.clone());
         let lines: VecDeque<_> = lines.unwrap_or_default().into();
@@ -66,7 +69,10 @@ impl Feed {
             lines,
             steps: status.steps.clone(),
             interruption: status.interruption,
-            wake: None,
+            wake: wake.map(|wake| Wake {
+                since: wake.since,
+                failed: None,
+            }),
             progress: None,
         }
     }

@@ -174,6 +174,24 @@ async fn the_next_daemon_continues_the_log() {
     assert_eq!(after, before);
 }
 
+#[tokio::test]
+async fn the_next_daemon_continues_a_wake_whose_app_starts() {
+    let harness = harness().await;
+    let pages = &harness.parts.status_pages;
+    for (interruption, continues) in [(None, false), (Some(Interruption::Restarting), true)] {
+        pages.begin_wake(&slug()).await;
+        if interruption.is_some() {
+            pages.set_interruption(&slug(), interruption).await;
+        }
+        assert!(written(&harness).await.wake.is_some());
+        pages.entries.lock().clear();
+        assert_eq!(written(&harness).await.wake.is_some(), continues);
+    }
+    // The app answers.
+    pages.set_interruption(&slug(), None).await;
+    assert_eq!(written(&harness).await.wake, None);
+}
+
 #[test]
 fn entries_of_the_guest_are_shown_once_with_all_lines() {
     let mut feed = Feed::default();
