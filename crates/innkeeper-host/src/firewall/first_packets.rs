@@ -101,7 +101,12 @@ impl FirstPacketWatch {
                         continue;
                     }
                 },
-                _ = timer.tick() => &self.missing(table) | &self.reached(table),
+                _ = timer.tick() => {
+                    let compared = &self.missing(table) | &self.reached(table);
+                    // Before a guest can be watched again: the message of its last packet would be taken for the next one.
+                    let arrived = log.as_ref().map(LogGroup::arrived).unwrap_or_default();
+                    &compared | &self.take(table, &arrived)
+                }
             };
             if !guests.is_empty() && reached.send(guests).is_err() {
                 return;

@@ -73,6 +73,15 @@ impl LogGroup {
             }
         }
     }
+
+    /// Returns the destinations of the packets that have arrived, without waiting.
+    pub(super) fn arrived(&self) -> Vec<Ipv4Addr> {
+        let (mut datagram, mut guests) = (vec![0; 1 << 16], Vec::new());
+        while let Ok((length, _)) = recv(&self.0, &mut datagram[..], RecvFlags::DONTWAIT) {
+            guests.extend(destinations(datagram.get(..length).unwrap_or_default()));
+        }
+        guests
+    }
 }
 
 /// Returns the destinations of the packets in a datagram. Strangers send the packets: what is not IPv4 is ignored.
