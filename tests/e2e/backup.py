@@ -48,7 +48,7 @@ def require_files_of_web() -> None:
 
 
 def lose_host() -> None:
-    """Removes everything that a new host would not have: state, guests, databases, routes, rules."""
+    """Removes everything that a new host would not have: state, guests, databases, routes, rules, interfaces."""
     names = sorted(guests()) + sorted(previews())
     machine.succeed("systemctl stop innkeeperd.service")
     for name in names:
@@ -63,6 +63,7 @@ def lose_host() -> None:
         "find /var/lib/innkeeper-pages /var/lib/innkeeper-routes /etc/caddy/previews -type f -not -name github.caddy -delete",
         "find /nix/var/nix/gcroots/innkeeper /nix/var/nix/gcroots/innkeeper-evaluations -type l -delete",
         "nft delete table inet innkeeper; nft delete table inet innkeeper_builds; true",
+        "for link in /sys/class/net/ve-rest-*; do ip link delete ${link##*/}; done",
         "systemctl start innkeeperd.service",
     )
     wait_until_idle()
