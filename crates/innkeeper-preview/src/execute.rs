@@ -335,10 +335,14 @@ impl Executor {
             Serve::AwaitServices => self.services.await_ready(slug, meta).await?,
             Serve::EnterSetup => self.stages.enter(preview, PreviewState::SettingUp).await?,
             Serve::SetUp => {
-                let force = target.cause != Cause::Restart;
                 let leader = self.guests.leader(slug).await?;
-                self.services.set_up(slug, meta, force).await?;
+                self.services
+                    .set_up(slug, meta, target.cause.rebuilds())
+                    .await?;
                 self.health.set_up(slug, leader);
+            }
+            Serve::StartApp if target.cause.restarts_app() => {
+                self.services.restart_app(slug, meta).await?;
             }
             Serve::StartApp => self.services.start_app(slug, meta).await?,
             Serve::AwaitAnswers => {

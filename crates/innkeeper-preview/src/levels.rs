@@ -54,10 +54,10 @@ impl Previews {
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
         let preview = records::require(&self.components.store, slug).await?;
-        let rested = self.require_guest(slug).await?.guest.rests();
-        let woken = self.components.engine.wake(slug, actor).await?;
-        self.follow_wake(&preview, rested);
-        Ok(woken)
+        let rested = self.show_wake(slug).await?;
+        let woken = self.components.engine.wake(slug, actor).await;
+        self.end_wake(&preview, rested, woken.is_ok());
+        Ok(woken?)
     }
 
     /// Wakes a preview's guest if it rests, and returns when it is awake. Reports whether the guest rested.
@@ -66,12 +66,12 @@ impl Previews {
     /// The preview or its guest does not exist, or the guest does not wake.
     pub async fn awaken_guest(&self, slug: &GuestName, actor: &str) -> Result<bool, PreviewError> {
         let preview = records::require(&self.components.store, slug).await?;
-        let rested = self.require_guest(slug).await?.guest.rests();
-        let has_rested = self.components.engine.awaken(slug, actor).await?;
-        if has_rested {
-            self.follow_wake(&preview, rested);
+        let rested = self.show_wake(slug).await?;
+        let has_rested = self.components.engine.awaken(slug, actor).await;
+        if !matches!(has_rested, Ok(false)) {
+            self.end_wake(&preview, rested, has_rested.is_ok());
         }
-        Ok(has_rested)
+        Ok(has_rested?)
     }
 
     /// Has the worker follow a request to pause or stop the guest, or to put it to sleep. Work in hand that brings the app
@@ -82,6 +82,25 @@ impl Previews {
             false => WakeReason::Check,
         };
         self.components.workers.wake(slug, reason);
+    }
+
+    /// Has requests wait for the app of a guest that is asleep and is about to be woken. Returns the level at which it rests.
+    async fn show_wake(&self, slug: &GuestName) -> Result<Option<Level>, PreviewError> {
+        let components = &self.components;
+        let rested = self.require_guest(slug).await?.guest.rests();
+        // Its old processes may still be shutting down, with open ports that are not those of the woken app.
+        if rested == Some(Level::Asleep) && components.engine.operation_on(slug).await?.is_none() {
+            components.routing.show_waking(slug).await;
+        }
+        Ok(rested)
+    }
+
+    fn end_wake(&self, preview: &Preview, rested: Option<Level>, is_awake: bool) {
+        match is_awake {
+            true => self.follow_wake(preview, rested),
+            // The page shows why the guest is still asleep.
+            false => self.follow_rest(&preview.record.slug, false),
+        }
     }
 
     pub(crate) fn follow_wake(&self, preview: &Preview, rested: Option<Level>) {

@@ -120,8 +120,9 @@ impl Services {
         }
         let setup = &meta.setup_service;
         let failure = |problem| format!("the setup service '{setup}' {problem}");
-        self.restart(
+        self.run_job(
             slug,
+            "restart",
             setup,
             self.config.setup_timeout,
             failure("failed"),
@@ -130,7 +131,7 @@ impl Services {
         .await
     }
 
-    /// Restarts the app's services, also one that ended too often.
+    /// Starts those of the app's services that do not run, also one that ended too often.
     ///
     /// # Errors
     /// One does not start in time; with the end of its journal.
@@ -139,29 +140,47 @@ impl Services {
         slug: &GuestName,
         meta: &Meta,
     ) -> Result<(), PreviewError> {
+        self.run_jobs(slug, "start", meta).await
+    }
+
+    /// Restarts the app's services, which ends the requests that they respond to.
+    ///
+    /// # Errors
+    /// As for [`Self::start_app`].
+    pub(crate) async fn restart_app(
+        &self,
+        slug: &GuestName,
+        meta: &Meta,
+    ) -> Result<(), PreviewError> {
+        self.run_jobs(slug, "restart", meta).await
+    }
+
+    /// Runs a job of the service manager, `start` or `restart`, for each of the app's services.
+    async fn run_jobs(&self, slug: &GuestName, job: &str, meta: &Meta) -> Result<(), PreviewError> {
         for service in &meta.app_services {
             let failure = format!("the app service '{service}' did not start");
             let timeout = self.config.health_timeout;
             // The service manager refuses to start a service that has just ended several times.
             let reset = ["systemctl", "reset-failed", service.as_str()];
             drop(self.query(slug, &reset).await);
-            self.restart(slug, service, timeout, failure.clone(), failure)
+            self.run_job(slug, job, service, timeout, failure.clone(), failure)
                 .await?;
         }
         Ok(())
     }
 
-    /// Restarts a service. The error's message is `failed`, or `slow` after a timeout of `limit`.
-    async fn restart(
+    /// Runs a job for a service. The error's message is `failed`, or `slow` after a timeout of `limit`.
+    async fn run_job(
         &self,
         slug: &GuestName,
+        job: &str,
         service: &ServiceName,
         limit: Duration,
         failed: String,
         slow: String,
     ) -> Result<(), PreviewError> {
-        let restart = ["systemctl", "restart", service.as_str()];
-        let exit = timeout(limit, self.run_in(slug, None, &restart, limit * 2)).await;
+        let command = ["systemctl", job, service.as_str()];
+        let exit = timeout(limit, self.run_in(slug, None, &command, limit * 2)).await;
         let message = match exit {
             Ok(exit) if exit.as_ref().is_ok_and(|exit| exit.status == 0) => return Ok(()),
             Ok(exit) => {

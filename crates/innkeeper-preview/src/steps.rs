@@ -38,10 +38,31 @@ pub(crate) enum Cause {
     Wanted,
     /// Rollback: another version did not come up, and left its changes.
     Rollback,
-    /// Restart: the version was served, and the host, the guest or a service ended.
+    /// Restart: the version was served, and the host or the guest ended. Services that run already go on: a former daemon has
+    /// started them, and they may respond to requests.
     Restart,
+    /// Repair: as a restart, after a revival that failed. Services that run are restarted, too.
+    Repair,
     /// Revival: as a restart, while its guest runs. The app starts without being set up again; if that fails, it is set up.
     Revival,
+}
+
+impl Cause {
+    /// Reports whether services of the app that run are restarted.
+    pub(crate) fn restarts_app(self) -> bool {
+        match self {
+            Self::Wanted | Self::Rollback | Self::Repair => true,
+            Self::Restart | Self::Revival => false,
+        }
+    }
+
+    /// Reports whether the setup service rebuilds everything.
+    pub(crate) fn rebuilds(self) -> bool {
+        match self {
+            Self::Wanted | Self::Rollback => true,
+            Self::Restart | Self::Repair | Self::Revival => false,
+        }
+    }
 }
 
 /// A version to serve, with the reason.
@@ -68,7 +89,7 @@ pub(crate) enum Serve {
     EnterSetup,
     /// Run the setup service to its end.
     SetUp,
-    /// Restart the app's services.
+    /// Start the app's services, or restart them: [`Cause::restarts_app`].
     StartApp,
     /// Wait until every port of the app answers.
     AwaitAnswers,
@@ -307,7 +328,7 @@ pub(crate) fn after_failure(
             live.map(rollback).unwrap_or_default().into()
         }
         Step::Serve(_, target) if target.cause == Cause::Revival => live
-            .map(|live| go_back(live, Cause::Restart, "Setting the app up again.".to_owned()))
+            .map(|live| go_back(live, Cause::Repair, "Setting the app up again.".to_owned()))
             .unwrap_or_default()
             .into(),
         _ => VecDeque::new(),

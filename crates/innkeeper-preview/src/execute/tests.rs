@@ -117,7 +117,7 @@ async fn running_app_is_not_touched() {
     let commands = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&commands);
     harness.host.world().exec = Some(Arc::new(move |_, request| {
-        if request.command.iter().any(|word| word == "restart") {
+        if starts(&request.command) {
             count.fetch_add(1, Ordering::Relaxed);
         }
         run(&request.command)
@@ -355,13 +355,18 @@ fn route(harness: &Harness) -> RouteState {
 /// The state of a service that was killed.
 const KILLED: &str = "ActiveState=failed\nResult=signal\nExecMainStatus=9\n";
 
-/// Has the app's service be in this state until a service is restarted. Returns the number of restarts.
-fn count_restarts(harness: &Harness, state: &'static str) -> Arc<AtomicUsize> {
-    let (restarts, is_up) = (Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
-    let counted = Arc::clone(&restarts);
+/// Reports whether a command starts or restarts a service.
+fn starts(command: &[String]) -> bool {
+    matches!(command, [_, verb, ..] if verb == "start" || verb == "restart")
+}
+
+/// Has the app's service be in this state until a service is started. Returns the number of starts.
+fn count_starts(harness: &Harness, state: &'static str) -> Arc<AtomicUsize> {
+    let (started, is_up) = (Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
+    let counted = Arc::clone(&started);
     harness.host.world().exec = Some(Arc::new(move |_, request| {
         let mut result = run(&request.command);
-        if request.command.iter().any(|word| word == "restart") {
+        if starts(&request.command) {
             counted.fetch_add(1, Ordering::Relaxed);
             is_up.store(true, Ordering::Relaxed);
         } else if !is_up.load(Ordering::Relaxed) && !result.stdout.is_empty() {
@@ -369,7 +374,58 @@ fn count_restarts(harness: &Harness, state: &'static str) -> Arc<AtomicUsize> {
         }
         result
     }));
-    restarts
+    started
+}
+
+/// Records the jobs of the app's service, which is in this state until the first of them.
+fn record_jobs(harness: &Harness, state: &'static str) -> Arc<Mutex<Vec<String>>> {
+    let jobs = Arc::new(Mutex::new(Vec::new()));
+    let recorded = Arc::clone(&jobs);
+    harness.host.world().exec = Some(Arc::new(move |_, request| {
+        let mut result = run(&request.command);
+        let is_of_app = request
+            .command
+            .last()
+            .is_some_and(|unit| unit == "app.service");
+        if is_of_app && starts(&request.command) {
+            recorded.lock().push(request.command[1].clone());
+        } else if recorded.lock().is_empty() && !result.stdout.is_empty() {
+            result.stdout = state.to_owned();
+        }
+        result
+    }));
+    jobs
+}
+
+/// A daemon that starts while the app starts does not know that the former one has started it, and that requests which waited for
+/// its port may have reached it.
+#[tokio::test]
+async fn app_that_a_former_daemon_has_started_is_not_restarted() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    harness.parts.parts.health.forget(&slug());
+    let jobs = record_jobs(&harness, "ActiveState=activating\n");
+    execute(&harness).await.expect("served");
+    assert_eq!(*jobs.lock(), ["start"]);
+    assert_eq!(route(&harness), RouteState::Live);
+}
+
+#[tokio::test]
+async fn app_that_a_revival_did_not_bring_back_is_restarted() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    let jobs = record_jobs(&harness, KILLED);
+    let run_before = harness.host.world().exec.clone().expect("set");
+    harness.host.world().exec = Some(Arc::new(move |guest, request| {
+        let result = run_before(guest, request);
+        let is_first = request.command.iter().any(|word| word == "start");
+        ExecResult {
+            status: i32::from(is_first),
+            ..result
+        }
+    }));
+    execute(&harness).await.expect("set up again");
+    assert_eq!(*jobs.lock(), ["start", "restart"]);
 }
 
 #[tokio::test]
@@ -380,10 +436,10 @@ async fn ended_app_is_started_without_its_setup() {
     let health = harness.parts.parts.health.clone();
     assert_eq!(health.watched().len(), 1);
 
-    let restarts = count_restarts(&harness, KILLED);
+    let started = count_starts(&harness, KILLED);
     execute(&harness).await.expect("revived");
     // The app's service, and not the setup service.
-    assert_eq!(restarts.load(Ordering::Relaxed), 1);
+    assert_eq!(started.load(Ordering::Relaxed), 1);
     assert_eq!(route(&harness), RouteState::Live);
     assert_eq!(health.trouble(&slug()), None);
     assert!(!health.is_stable(&slug(), Instant::now()));
@@ -402,10 +458,10 @@ async fn app_is_set_up_again_after_its_guest_was_started() {
         let started = harness.previews.start_guest(&slug(), "alice").await;
         let started = started.expect("started").operation;
         engine.ended_operation(started).await.expect("ended");
-        let restarts = count_restarts(&harness, state);
+        let started = count_starts(&harness, state);
         execute(&harness).await.expect("served again");
         // The setup service, and the app's.
-        assert_eq!(restarts.load(Ordering::Relaxed), 2, "{state:?}");
+        assert_eq!(started.load(Ordering::Relaxed), 2, "{state:?}");
         assert_eq!(route(&harness), RouteState::Live);
         let health = &harness.parts.parts.health;
         assert!(health.is_stable(&slug(), Instant::now()), "no end counts");
@@ -422,9 +478,9 @@ async fn app_that_ends_again_and_again_is_a_crash_loop() {
         health.ended(&slug(), "it ended".to_owned(), Instant::now());
         health.serve(&slug(), ports.clone());
     }
-    let restarts = count_restarts(&harness, KILLED);
+    let started = count_starts(&harness, KILLED);
     let error = execute(&harness).await.expect_err("a loop");
-    assert_eq!(restarts.load(Ordering::Relaxed), 0);
+    assert_eq!(started.load(Ordering::Relaxed), 0);
     assert_eq!(error.code(), Code::AppUnhealthy);
     assert!(error.to_string().contains("ended 5 times"), "{error}");
     let trouble = health.trouble(&slug()).expect("down");
@@ -442,7 +498,7 @@ async fn live_app_that_ends_during_an_evaluation_is_brought_back() {
     harness
         .set(vec![PreviewFact::State(PreviewState::Queued)])
         .await;
-    let restarts = count_restarts(&harness, KILLED);
+    let started = count_starts(&harness, KILLED);
     let executor = &harness.parts.parts.executor;
     let preview = harness.preview().await.expect("exists");
     let health = &harness.parts.parts.health;
@@ -453,6 +509,6 @@ async fn live_app_that_ends_during_an_evaluation_is_brought_back() {
         }
     };
     executor.while_reviving(&preview, revived).await;
-    assert_eq!(restarts.load(Ordering::Relaxed), 1);
+    assert_eq!(started.load(Ordering::Relaxed), 1);
     assert_eq!(route(&harness), RouteState::Live);
 }

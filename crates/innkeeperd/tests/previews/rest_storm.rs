@@ -199,10 +199,13 @@ impl Job {
             stream,
             "{method} /cgi-bin/count?{number} HTTP/1.1\r\nHost: {slug}.localhost\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
         )?;
-        std::io::copy(&mut std::io::repeat(b'x').take(length), &mut stream)?;
+        // A response that comes before the whole body was sent says more than the failure to send it.
+        let sent = std::io::copy(&mut std::io::repeat(b'x').take(length), &mut stream);
         let mut response = Vec::new();
-        stream.read_to_end(&mut response)?;
-        Ok(String::from_utf8_lossy(&response).into_owned())
+        match stream.read_to_end(&mut response) {
+            Err(error) if response.is_empty() => Err(sent.err().unwrap_or(error)),
+            _ => Ok(String::from_utf8_lossy(&response).into_owned()),
+        }
     }
 
     /// Sends messages over an upgraded connection, one after the other, with pauses in which the guest may be paused.

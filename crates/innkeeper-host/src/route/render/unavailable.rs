@@ -6,7 +6,8 @@
 //! meanwhile, Caddy does so. A path that no rule of the host has is not held: it has 404, and wakes nobody.
 //!
 //! A live app can still refuse a connection. Then Caddy's error handling applies. A request without a body waits and is
-//! sent to the app once more; the body of another one is lost, so it gets the page. The app of a settled host has no address
+//! sent to the app once more; the body of another one is lost, so it gets the page. A request that has reached the app is
+//! never sent again: the app may have acted on it. The app of a settled host has no address
 //! if its resolver has just crashed; no body is lost then, so each request waits and is sent to the address in the table. An
 //! error in Caddy's error handling is an empty response. So all go through the internal site, whose own error handling has a response with a body.
 
@@ -146,7 +147,7 @@ pub(super) fn errors(config: &CaddyConfig) -> String {
 			respond @slow \"{SLOW}\" 504
 {removed}{matcher}			route @app {{
 				@once {{
-					expression {{http.error.status_code}} == 502
+					expression {{http.error.status_code}} == 502 && {{http.error.message}}.startsWith(\"dial\")
 					method GET HEAD
 					not header_regexp Content-Length [1-9]
 				}}

@@ -1,5 +1,7 @@
 //! The apps of guests.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 /// Cookies of all forms, as names of those that browsers accept for the host `web.localhost` only.
@@ -112,12 +114,16 @@ pub(super) async fn run_h2c(rig: &Rig, address: SocketAddr) -> Option<tokio::pro
     Some(server)
 }
 
-/// Accepts connections, and closes each when a request arrives, as an app that is killed.
-pub(super) async fn serve_ends(address: SocketAddr) -> tokio::task::JoinHandle<()> {
+/// Accepts connections, counts them, and closes each when a request arrives, as an app that is killed.
+pub(super) async fn serve_ends(
+    address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+) -> tokio::task::JoinHandle<()> {
     let listener = TcpListener::bind(address).await.expect("bind");
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.expect("accept");
+            requests.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(async move { stream.read_u8().await });
         }
     })

@@ -89,7 +89,7 @@ async fn rest_that_begins_during_a_revival_is_no_failure() {
     execute(&harness).await.expect("restored");
     let store = harness.store.clone();
     harness.host.world().exec = Some(Arc::new(move |_, request| {
-        if request.command.iter().any(|word| word == "restart") {
+        if starts(&request.command) {
             let store = store.clone();
             let pause = async move { store.set_level(&slug(), Level::Paused).await };
             let paused = std::thread::spawn(|| {
