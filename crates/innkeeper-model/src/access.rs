@@ -11,6 +11,7 @@
 
 mod record;
 mod token;
+mod visitor;
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,6 +24,11 @@ pub use record::{
 };
 pub use token::{
     InvalidToken, InvalidTokenName, PublishedToken, TokenId, TokenName, TokenText, TokensFile,
+};
+pub use visitor::{
+    ACCESS_FILE, ACCESS_HEADER, AccessFile, AccessGrant, BYPASS_HEADER, BYPASS_PARAMETER,
+    CHECK_PATH, COOKIE_PREFIX, GrantId, GrantKind, GrantText, InvalidGrant, PreviewAccess,
+    SHARE_PARAMETER, USER_HEADER, WIRE_COOKIE,
 };
 
 /// The name of the gateway's socket in the daemon's `runtime_dir`.

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::access::{GATEWAY_SOCKET, Role, TOKENS_FILE};
+use innkeeper_model::access::{ACCESS_FILE, GATEWAY_SOCKET, Role, TOKENS_FILE};
 use serde::{Deserialize, Serialize};
 
 use crate::ConfigError;
@@ -22,7 +22,10 @@ pub struct Gateway {
     pub host: String,
     /// The socket on which Caddy passes requests on. `innkeeper-gateway` listens there, unless systemd passes a socket.
     pub socket: PathBuf,
-    /// The group that may connect to `socket` besides the program's own user: Caddy's. Used where systemd passes no socket.
+    /// The socket on which Caddy asks whether a visitor may see a preview that is not public. `innkeeper-gateway` listens
+    /// there, unless systemd passes a socket.
+    pub access_socket: PathBuf,
+    /// The group that may connect to both sockets besides the program's own user: Caddy's. Used where systemd passes no socket.
     pub socket_group: String,
     /// The group that `innkeeper-gateway` runs as, and the only one besides root that may pass requests on to innkeeperd.
     /// If the group does not exist, only root may.
@@ -48,6 +51,7 @@ impl Default for Gateway {
             enabled: false,
             host: String::new(),
             socket: "/run/innkeeper-gateway/http.sock".into(),
+            access_socket: "/run/innkeeper-gateway/access.sock".into(),
             socket_group: "caddy".to_owned(),
             group: "innkeeper-gateway".to_owned(),
             tokens_file: String::new(),
@@ -72,6 +76,12 @@ impl Gateway {
         runtime_dir.join(TOKENS_FILE)
     }
 
+    /// Returns the path of the gateway's knowledge of previews and their visitors, which innkeeperd writes.
+    #[must_use]
+    pub fn published_access(&self, runtime_dir: &Path) -> PathBuf {
+        runtime_dir.join(ACCESS_FILE)
+    }
+
     /// Returns the host name of the API, if one is configured or follows from the domain of previews.
     #[must_use]
     pub fn host(&self, domain: Option<&str>) -> Option<String> {
@@ -87,14 +97,16 @@ impl Gateway {
     /// [`ConfigError::Value`] for the first invalid setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let invalid = |setting, problem: &str| Err(ConfigError::value(setting, problem));
-        if !self.socket.is_absolute() {
-            return invalid("gateway.socket", "the path must start with '/'");
-        }
-        if self.socket.as_os_str().len() > MAX_SOCKET {
-            return invalid(
-                "gateway.socket",
-                "the path of a socket has 107 bytes at most",
-            );
+        for (setting, socket) in [
+            ("gateway.socket", &self.socket),
+            ("gateway.access_socket", &self.access_socket),
+        ] {
+            if !socket.is_absolute() {
+                return invalid(setting, "the path must start with '/'");
+            }
+            if socket.as_os_str().len() > MAX_SOCKET {
+                return invalid(setting, "the path of a socket has 107 bytes at most");
+            }
         }
         if !self.tokens_file.is_empty() && !self.tokens_file.starts_with('/') {
             return invalid("gateway.tokens_file", "the path must start with '/'");
@@ -161,6 +173,7 @@ mod tests {
         let invalid = [
             ("gateway.socket", Gateway { socket: "http.sock".into(), ..valid() }),
             ("gateway.socket", Gateway { socket: long.into(), ..valid() }),
+            ("gateway.access_socket", Gateway { access_socket: "access.sock".into(), ..valid() }),
             ("gateway.tokens_file", Gateway { tokens_file: text("tokens.env"), ..valid() }),
             ("gateway.host", Gateway { host: text("https://api.example.org"), ..valid() }),
             ("gateway.host", Gateway { host: text("*.example.org"), ..valid() }),

@@ -18,6 +18,7 @@
 //! | `state` | the record of a preview and its state |
 //! | [`log`] | lines of a preview's log |
 //! | `rollout`, `packages` | how a preview's commit comes up, and its effect on the closure |
+//! | `visibility` | the visitors that a preview's URLs serve |
 //! | `words` | the words for each situation, in comment, check and explanation |
 //! | [`page`] | the status of a preview as its visitors see it |
 //! | [`text`] | texts in pull requests |
@@ -50,6 +51,7 @@ mod slug;
 pub mod sources;
 mod state;
 pub mod text;
+mod visibility;
 mod waits;
 mod words;
 
@@ -76,4 +78,5 @@ pub use slug::{
     parse_existing_slug, parse_slug, slug_candidates, webhook_slug,
 };
 pub use state::{AppTrouble, PreviewRecord, PreviewState, PreviewView};
+pub use visibility::{InvalidVisibility, Visibility};
 pub use words::{CheckResult, Situation, Words, is_fault_of_repository};
