@@ -47,6 +47,7 @@ pub const SOURCE_HEADER: &str = "innkeeper-source";
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Sees guests, previews, their logs and events.
@@ -135,6 +136,7 @@ impl FromStr for Actor {
 
 /// The response to `GET /v1/ready`: 200, or 503 while a part of the host does not work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReadyReport {
     /// True if all parts work.
     pub ready: bool,

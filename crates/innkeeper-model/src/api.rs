@@ -3,6 +3,7 @@
 //! | call | request | response |
 //! | --- | --- | --- |
 //! | `GET /v1/ready` | | 200 or 503, [`ReadyReport`](crate::access::ReadyReport) |
+//! | `GET /v1/openapi.json` | | the OpenAPI document of all calls |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/config` | | [`ConfigReport`] |
 //! | `GET /v1/doctor` | | [`DoctorReport`] |
@@ -100,8 +101,10 @@
 //! [is settled]: crate::preview::PreviewState::is_settled
 
 pub mod connect;
+mod pool;
 mod status;
 
+pub use pool::{PoolReport, PoolVolume};
 pub use status::Status;
 
 use std::net::Ipv4Addr;
@@ -120,6 +123,7 @@ pub const DEFAULT_DELIVERIES: usize = 50;
 
 /// Creates a guest. Omitted fields use the configured defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateRequest {
     /// Its name; generated when omitted.
@@ -156,6 +160,7 @@ pub struct CreateRequest {
 
 /// Changes the closure or the limits of an agent. Omitted fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SetRequest {
     /// The flake output to boot from, `<flake>` or `<flake>#<attribute>`.
@@ -183,9 +188,11 @@ pub struct SetRequest {
 
 /// Makes a backup set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BackupRequest {
     /// The directory of the set, an absolute path. The set replaces the former one there.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub directory: PathBuf,
     /// Copies the guests' closures too.
     #[serde(default)]
@@ -197,9 +204,11 @@ pub struct BackupRequest {
 
 /// Restores guests from a backup set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RestoreRequest {
     /// The directory of the set, an absolute path.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub directory: PathBuf,
     /// The guests to restore, none of which may exist; empty for everything, on a host without guests.
     #[serde(default)]
@@ -208,6 +217,7 @@ pub struct RestoreRequest {
 
 /// Builds a closure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BuildRequest {
     /// The flake output (`<flake>` or `<flake>#<attribute>`); the configured one when omitted.
@@ -217,6 +227,7 @@ pub struct BuildRequest {
 
 /// The request is recorded on disk and will be carried out, even if the daemon crashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Accepted {
     /// The operation to follow.
     pub operation: OperationId,
@@ -226,6 +237,7 @@ pub struct Accepted {
 
 /// Takes a snapshot of a guest's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRequest {
     /// Its label; generated from the time when omitted.
@@ -235,6 +247,7 @@ pub struct SnapshotRequest {
 
 /// A snapshot is being taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SnapshotAccepted {
     /// The operation to follow.
     #[serde(flatten)]
@@ -246,6 +259,7 @@ pub struct SnapshotAccepted {
 /// Creates a guest as a copy of another one: same closure, limits and files; its own slot, host key and machine
 /// id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ForkRequest {
     /// The new guest's name.
@@ -257,6 +271,7 @@ pub struct ForkRequest {
 
 /// Creates an agent again with its retained files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UndeleteRequest {
     /// The new agent's name; the former one when omitted.
@@ -269,6 +284,7 @@ pub struct UndeleteRequest {
 
 /// A destroyed agent in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetainedView {
     /// The record.
     #[serde(flatten)]
@@ -279,6 +295,7 @@ pub struct RetainedView {
 
 /// The space that retained files use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetainedSpace {
     /// Number of destroyed agents with retained files.
     pub agents: usize,
@@ -288,6 +305,7 @@ pub struct RetainedSpace {
 
 /// A guest in a list: its record and its observed state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GuestView {
     /// The record.
     #[serde(flatten)]
@@ -297,8 +315,10 @@ pub struct GuestView {
     /// The state of its unit, as the supervisor reports it.
     pub unit: Option<UnitPhase>,
     /// The gateway's address.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub host_address: Option<Ipv4Addr>,
     /// Its own address.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub guest_address: Option<Ipv4Addr>,
     /// Its interface on the host.
     pub interface: String,
@@ -321,6 +341,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// The effective configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ConfigReport {
     /// The configuration file, if one was read.
     pub file: Option<String>,
@@ -330,6 +351,7 @@ pub struct ConfigReport {
 
 /// A setting and the origin of its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Setting {
     /// Its dotted name, such as `network.subnet`.
     pub name: String,
@@ -341,6 +363,7 @@ pub struct Setting {
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// No problem found.
@@ -353,6 +376,7 @@ pub enum Verdict {
 
 /// One link of the chain from the configuration to a guest's first packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Check {
     /// The object checked, such as `nix` or `guest web-1: network`.
     pub subject: String,
@@ -367,6 +391,7 @@ pub struct Check {
 
 /// The findings of `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DoctorReport {
     /// All checks, in the order of the chain.
     pub checks: Vec<Check>,
@@ -382,6 +407,7 @@ impl DoctorReport {
 
 /// Removes orphans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GcRequest {
     /// Only list the orphans.
@@ -394,6 +420,7 @@ pub struct GcRequest {
 
 /// The orphans that `gc` removed, or would remove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GcReport {
     /// True if nothing was removed.
     pub dry_run: bool,
@@ -406,6 +433,7 @@ pub struct GcReport {
 
 /// An object with Innkeeper's naming that belongs to no guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Orphan {
     /// The kind of resource, such as `rootfs`.
     pub resource: String,
@@ -423,6 +451,7 @@ pub struct Orphan {
 
 /// The slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SlotReport {
     /// The subnet.
     pub subnet: String,
@@ -444,6 +473,7 @@ impl SlotReport {
 
 /// A slot in use, or a guest's run of consecutive ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TakenSlot {
     /// The slot; the first one of a run.
     pub slot: Slot,
@@ -455,57 +485,12 @@ pub struct TakenSlot {
     /// The kind of guest; `None` for the others.
     pub kind: Option<GuestKind>,
     /// The guest's address.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub guest_address: Option<Ipv4Addr>,
 }
 
 fn one() -> u32 {
     1
-}
-
-/// The storage of the guests' files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PoolReport {
-    /// `dir` or `lvm-thin`.
-    pub driver: String,
-    /// The directory of the file trees, or volume group and thin pool.
-    pub place: String,
-    /// Total size, in bytes.
-    pub size_bytes: u64,
-    /// Usage in percent.
-    pub data_percent: f64,
-    /// Usage of a pool's metadata, in percent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata_percent: Option<f64>,
-    /// Usage of data or metadata, in percent, above which no volume is added to a pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit_percent: Option<u8>,
-    /// Bytes that must be free to add a file tree to a directory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_free_bytes: Option<u64>,
-    /// The share of retained files. They are evicted when space is needed.
-    #[serde(default)]
-    pub retained: RetainedSpace,
-    /// The remedy, when the storage is full.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-    /// The volumes in a pool.
-    pub volumes: Vec<PoolVolume>,
-}
-
-/// A volume in a pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PoolVolume {
-    /// Its name.
-    pub name: String,
-    /// The guest that owns it.
-    pub guest: Option<GuestName>,
-    /// The label, if it is a snapshot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snapshot: Option<SnapshotLabel>,
-    /// Its virtual size, in bytes.
-    pub size_bytes: u64,
-    /// Mapped share of its size in percent, including shared blocks; `None` while it is inactive.
-    pub data_percent: Option<f64>,
 }
 
 /// A closure that `agent build` made, cached for the next guest.
@@ -523,6 +508,7 @@ pub struct CachedClosure {
 
 /// Runs a command in a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExecRequest {
     /// The program and its arguments; the program is looked up in the guest's `PATH`.

@@ -9,6 +9,7 @@ use crate::{ClosureSource, Failure, Limits, OperationId, StorePath};
 
 /// What a guest boots from, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BootSpec {
     /// The source of the closure.
     pub source: ClosureSource,
@@ -22,6 +23,7 @@ pub struct BootSpec {
 ///
 /// It is part of the guest's record, so that a crash at any point continues in the same phase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClosureChange {
     /// The operation that requested it.
     pub operation: OperationId,
@@ -64,6 +66,7 @@ impl ClosureChange {
 
 /// The effect of a [`ClosureChange`] on a system of the guest's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OwnSystemFate {
     /// The guest boots it further on.
@@ -77,6 +80,7 @@ pub enum OwnSystemFate {
 
 /// The next work of a [`ClosureChange`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ChangePhase {
     /// Build and pin the requested closure. The guest is not affected.
@@ -101,6 +105,7 @@ pub enum ChangePhase {
 
 /// How a change of a closure took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeOutcome {
     /// The guest is as before.
@@ -137,6 +142,7 @@ impl fmt::Display for ChangeOutcome {
 
 /// The last change of an agent's closure or limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LastChange {
     /// The operation that requested it.
     pub operation: OperationId,

@@ -8,6 +8,7 @@ use crate::{Installable, StorePath};
 
 /// The source of a guest's closure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClosureSource {
     /// A flake output, built unless it is cached.

@@ -10,6 +10,7 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident => $kind:ident, $text:literal;)*) => {
         /// The stable name of a failure, for programs to act on. Codes are never renamed or reused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[non_exhaustive]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $text)] $code,)*
@@ -293,6 +294,7 @@ impl Kind {
 
 /// A failure as users and programs receive it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Failure {
     /// The stable code.
     pub code: Code,

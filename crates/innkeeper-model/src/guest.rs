@@ -12,6 +12,7 @@ use crate::{
 
 /// The purpose of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum GuestKind {
     /// A long-lived development machine for a coding agent.
@@ -22,6 +23,7 @@ pub enum GuestKind {
 
 /// The state that a guest should have. The engine reconciles the host with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DesiredState {
     /// The guest runs, and starts again after a reboot.
@@ -34,6 +36,7 @@ pub enum DesiredState {
 
 /// How much of a guest that should run is kept running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Its processes run.
@@ -59,6 +62,7 @@ impl Level {
 
 /// The use of a guest's idle time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum IdlePolicy {
     /// An idle guest is paused, and put to sleep when it stays idle.
@@ -100,6 +104,7 @@ impl fmt::Display for Level {
 /// The record of a guest. It exists from the request to create the guest until every resource of it was observed to be
 /// gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Guest {
     /// Its name, unique on the host.
     pub name: GuestName,
@@ -205,6 +210,7 @@ impl Guest {
 
 /// The state of a guest's processes, as its supervisor reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UnitPhase {
     /// Started: the first process waits at the door until the daemon has configured the network.
@@ -230,6 +236,7 @@ impl UnitPhase {
 
 /// The state of a guest in lists: the desired and the observed state combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum GuestState {
     /// The guest should run and does not yet.

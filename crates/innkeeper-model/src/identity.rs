@@ -63,6 +63,7 @@ impl From<DaemonId> for String {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Ownership {
     /// This daemon: the object has its mark, or is in a place that only this daemon uses.

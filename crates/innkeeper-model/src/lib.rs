@@ -16,6 +16,8 @@ mod identity;
 mod installable;
 mod limits;
 mod name;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod operation;
 mod own_system;
 mod pressure;

@@ -9,6 +9,7 @@ use crate::Slot;
 
 /// The resource limits of a guest, and its means to run containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Memory. The kernel kills processes of a guest that needs more.

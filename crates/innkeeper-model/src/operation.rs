@@ -9,6 +9,7 @@ use crate::{Failure, GuestName, MemorySize, StorePath};
 
 /// The number of an operation. Later operations have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct OperationId(pub i64);
 
@@ -20,6 +21,7 @@ impl fmt::Display for OperationId {
 
 /// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// Creates and starts a guest.
@@ -98,6 +100,7 @@ impl fmt::Display for Verb {
 
 /// The state of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
     /// In progress. It continues after a crash of the daemon.
@@ -110,6 +113,7 @@ pub enum OperationState {
 
 /// A recorded request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Operation {
     /// Its number.
     pub id: OperationId,
@@ -131,6 +135,7 @@ pub struct Operation {
 
 /// An entry of the event log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// Its number, from which a client resumes. Zero for progress, which is not stored.
     pub seq: i64,
@@ -147,6 +152,7 @@ pub struct Event {
 
 /// The kind of an event, with its details.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
     /// An operation was recorded.
@@ -228,6 +234,7 @@ impl EventKind {
 
 /// Progress of a build, from Nix's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BuildProgress {
     /// Nix's current activity, such as `building nixos-system-agent`.
     pub activity: String,

@@ -11,6 +11,7 @@ use crate::{Failure, StorePath};
 ///
 /// The guest determines it: it is a statement of the guest, and is never resolved on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OwnSystem {
     /// The store path. It may exist in the guest only.
     pub system: StorePath,
@@ -62,6 +63,7 @@ impl OwnSystem {
 
 /// The state of an [`OwnSystem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OwnSystemState {
     /// The guest boots it at its next start. It may run it already, after a switch in the guest.

@@ -15,6 +15,7 @@ pub const PROBE_DSCP: u8 = 0x33;
 
 /// Keeps a guest awake for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeepaliveRequest {
     /// The time in seconds from now, at most 86,400; 0 ends a keepalive.
@@ -23,6 +24,7 @@ pub struct KeepaliveRequest {
 
 /// Sets the use of a guest's idle time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IdleRequest {
     /// The policy; `null` for that of the guest's kind in the configuration.
@@ -31,6 +33,7 @@ pub struct IdleRequest {
 
 /// The uses that keep a guest awake, and the times when it rests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RestReport {
     /// The guest.
     pub name: GuestName,

@@ -11,6 +11,7 @@ use crate::{ClosureSource, GuestName, Limits, StorePath};
 
 /// The number of an agent's retained files. Numbers are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct RetainedId(pub i64);
 
@@ -30,6 +31,7 @@ impl FromStr for RetainedId {
 
 /// A destroyed agent with retained files: the data for creating it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Retained {
     /// The number of the files.
     pub id: RetainedId,

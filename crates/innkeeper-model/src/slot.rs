@@ -16,6 +16,7 @@ pub const MAX_SLOT: u32 = 32_757;
 /// A guest's slot. The counter only moves forward until the range is exhausted, so that a freed address is not assigned
 /// again while old connections or caches may still refer to its former owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Slot(u32);
 

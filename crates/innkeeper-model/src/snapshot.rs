@@ -107,6 +107,7 @@ impl fmt::Display for SnapshotLabel {
 
 /// A snapshot of a guest's files. It belongs to the guest and is deleted with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Snapshot {
     /// The guest.
     pub guest: GuestName,
@@ -118,6 +119,7 @@ pub struct Snapshot {
 
 /// The source of a copied guest's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Origin {
     /// The copied guest.
     pub guest: GuestName,
@@ -129,6 +131,7 @@ pub struct Origin {
 /// Work on a guest's files that precedes all other steps. It is part of the guest's record from the request until it is
 /// done, so that a crash neither loses nor repeats it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FileWork {
     /// Copies the files of another guest.

@@ -6,6 +6,7 @@ use crate::{GuestKind, GuestName, GuestState, Level, MemorySize};
 
 /// The use of a guest that runs or rests, by the last measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GuestUsage {
     /// Its name.
     pub name: GuestName,

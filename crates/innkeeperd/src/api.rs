@@ -12,6 +12,7 @@ mod exec;
 mod guests;
 mod host;
 mod listener;
+mod openapi;
 mod previews;
 mod response;
 mod rest;
@@ -22,8 +23,8 @@ mod visible;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::{Extension, Router};
 use innkeeper_engine::Engine;
 use innkeeper_model::api::ConfigReport;
 use innkeeper_model::{Code, Failure};
@@ -39,6 +40,9 @@ use crate::gateway_check::GatewayCheck;
 use crate::intake::Notifier;
 use crate::prefetch::Prefetches;
 use crate::quotas::Quotas;
+
+use calls::Call;
+use openapi::Document;
 
 pub(crate) use caller::Caller;
 pub(crate) use listener::{Peer, bind};
@@ -76,13 +80,16 @@ const BODY_LIMIT: usize = 64 * 1024;
 
 /// Returns the routes of the API, for both sockets: [`Peer`] is the client of a connection.
 pub(crate) fn router(context: Context) -> Router {
-    let calls = calls::all().into_iter();
+    let calls = calls::all();
+    let document = Document::of(calls.iter().map(Call::gated));
     calls
+        .into_iter()
         .fold(Router::new(), |router, call| call.serve(router, &context))
         .fallback(async || {
             ApiError(Failure::new(Code::InvalidRequest, "this call does not exist")
                 .with_remedy("The program and innkeeperd may have different versions; `innkeeper status` shows the daemon's."))
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(Extension(document))
         .with_state(context)
 }

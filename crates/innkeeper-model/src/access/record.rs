@@ -19,6 +19,7 @@ pub const MAX_AUDIT_ENTRIES: usize = 10_000;
 
 /// Creates a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// Its name. No other valid token has it.
@@ -36,6 +37,7 @@ pub struct CreateToken {
 
 /// A token without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenRecord {
     /// Its number.
     pub id: TokenId,
@@ -92,6 +94,7 @@ impl fmt::Display for TokenState {
 
 /// A new token, with its secret: the only response that contains it. It has no `Debug`, so that it cannot get into a log.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreatedToken {
     /// The token's record.
     #[serde(flatten)]
@@ -104,6 +107,7 @@ pub struct CreatedToken {
 
 /// One change in the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditEntry {
     /// Its number.
     pub seq: i64,

@@ -8,6 +8,7 @@ use crate::{GuestState, HostMemory, Operation};
 
 /// An overview of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
     /// The daemon's version.
     pub version: String,

@@ -11,6 +11,7 @@ use crate::{Code, Failure, GuestName, OperationId, RestReport};
 
 /// Creates a preview of a branch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreatePreview {
     /// The repository.
@@ -25,6 +26,7 @@ pub struct CreatePreview {
 
 /// Approves a commit of a fork.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApprovePreview {
     /// The reviewed commit. The approval holds for this commit only: the call fails if the pull request has a newer
@@ -34,6 +36,7 @@ pub struct ApprovePreview {
 
 /// Builds the closure of a branch's newest commit, without a preview.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BuildPreview {
     /// The repository.
@@ -44,6 +47,7 @@ pub struct BuildPreview {
 
 /// The request is recorded on disk and will be carried out, even if the daemon crashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PreviewAccepted {
     /// The preview that it concerns.
     pub slug: GuestName,
@@ -54,6 +58,7 @@ pub struct PreviewAccepted {
 
 /// One link of the chain from a preview's URL to the delivery that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LinkKind {
     /// The URL: does it respond?
@@ -111,6 +116,7 @@ impl fmt::Display for LinkKind {
 
 /// The finding at one link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
     /// The link.
     pub link: LinkKind,
@@ -127,6 +133,7 @@ pub struct Link {
 
 /// The cause of a preview's situation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SituationCause {
     /// `Ok` if the preview is as desired, `Warning` while it waits or changes.
     pub verdict: Verdict,
@@ -145,6 +152,7 @@ pub struct SituationCause {
 
 /// The findings of `preview explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PreviewExplanation {
     /// The preview.
     pub slug: GuestName,
@@ -168,6 +176,7 @@ impl PreviewExplanation {
 
 /// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
     /// Recorded; not processed yet.
@@ -207,6 +216,7 @@ impl fmt::Display for DeliveryState {
 
 /// A webhook delivery from GitHub, as `innkeeper deliveries` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeliveryView {
     /// Its id (`X-GitHub-Delivery`).
     pub id: String,
@@ -251,6 +261,7 @@ pub struct DeliveryView {
 
 /// A delivery in detail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeliveryDetails {
     /// The delivery and its state.
     #[serde(flatten)]

@@ -9,6 +9,7 @@ use super::{ConfigProblem, InvalidText, Meta};
 
 /// The host's settings that affect the files to send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckSettings {
     /// Patterns of [`FileTypes`](super::sources::FileTypes) beside the built-in ones (`previews.file_types`).
     pub file_types: Vec<String>,
@@ -16,6 +17,7 @@ pub struct CheckSettings {
 
 /// A configuration to check: the client sends the files, because the daemon reads none for its users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CheckConfig {
     /// The main file, one of `files`.
@@ -32,6 +34,7 @@ pub struct CheckConfig {
 
 /// A file of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CheckedFile {
     /// Its text.
@@ -98,6 +101,7 @@ impl CheckConfig {
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckedConfig {
     /// All problems that are found; none if the configuration is valid.
     pub problems: Vec<CheckedProblem>,
@@ -107,6 +111,7 @@ pub struct CheckedConfig {
 
 /// A problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckedProblem {
     /// Place, field and message in one line: `preview-config.nix:12:9: 0 is not a port`.
     pub text: String,

@@ -83,6 +83,7 @@ impl From<PreviewCommand> for String {
 /// A comment with a command, on an open pull request. Anyone may have written it: the sender's permission must be queried
 /// before it is executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CommandEvent {
     /// Id of its delivery (`X-GitHub-Delivery`). Redeliveries have the same id.

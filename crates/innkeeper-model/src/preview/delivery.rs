@@ -7,6 +7,7 @@ use super::{CommandEvent, PullRequest, PullRequestEvent, RepoName};
 
 /// The event of a delivery that concerns a pull request. In JSON, the fields of the event, without a name of the variant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum DeliveryEvent {
     /// GitHub's event `pull_request`.

@@ -7,6 +7,7 @@ const MAX_TITLE: usize = 256;
 
 /// Facts about a pull request and its repository. Titles and logins are the choice of strangers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct PullDetails {
     /// The pull request's title, without control characters.

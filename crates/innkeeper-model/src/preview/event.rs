@@ -35,6 +35,7 @@ pub struct RepositoryEvent {
 
 /// The field `action` of GitHub's `pull_request` event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PrAction {
     /// The pull request was opened.
@@ -79,6 +80,7 @@ impl fmt::Display for PrAction {
 /// A `pull_request` event, reduced to the fields that previews need. GitHub signed it, but names and commits are the
 /// choice of the pull request's author, who is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequestEvent {
     /// Id of its delivery (`X-GitHub-Delivery`). Redeliveries have the same id.
     pub delivery: String,

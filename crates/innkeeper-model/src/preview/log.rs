@@ -8,6 +8,7 @@ pub const OWN_SOURCE: &str = "innkeeper";
 
 /// One line of a preview's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LogLine {
     /// Time of the line; `None` if its source records none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

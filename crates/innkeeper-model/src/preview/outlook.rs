@@ -9,6 +9,7 @@ use crate::BuildProgress;
 
 /// The use of a preview, and what it waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Outlook {
     /// Time at which this was observed.
@@ -36,6 +37,7 @@ pub struct Outlook {
 
 /// The party that has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Party {
     /// A user with write access to the repository.
@@ -64,6 +66,7 @@ impl fmt::Display for Party {
 
 /// An action that a preview waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Wait {
     /// The party that has to act.
     pub party: Party,
@@ -79,6 +82,7 @@ impl fmt::Display for Wait {
 
 /// The reason for a removal at the end of a grace period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RemovalReason {
     /// Its commits have no `preview-config.nix` any more.
@@ -89,6 +93,7 @@ pub enum RemovalReason {
 
 /// A removal at the end of a grace period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PendingRemoval {
     /// The reason.
     pub reason: RemovalReason,

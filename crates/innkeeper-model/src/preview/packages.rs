@@ -16,6 +16,7 @@ const OUTPUTS: [&str; 11] = [
 
 /// A package and its versions. Most packages have one version in a closure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Package {
     /// Its name, such as `openssl`.
     pub name: String,
@@ -25,6 +26,7 @@ pub struct Package {
 
 /// A package with other versions than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChangedPackage {
     /// Its name.
     pub name: String,
@@ -36,6 +38,7 @@ pub struct ChangedPackage {
 
 /// The difference between two closures in packages. Store paths without a version are none: units, scripts, settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PackageChanges {
     /// Packages that only the new closure has, by name.
     pub added: Vec<Package>,

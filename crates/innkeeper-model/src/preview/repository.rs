@@ -197,6 +197,7 @@ checked_text!(BranchName);
 
 /// A pull request, by its base repository and number. Written `owner/name#12`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequest {
     /// The base repository. The commits of a pull request from a fork are in another one.
     pub repo: RepoName,

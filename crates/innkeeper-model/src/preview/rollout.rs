@@ -7,6 +7,7 @@ use super::PackageChanges;
 
 /// The deployment of a preview's wanted commit. A record of a former release has none of it until the next commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Rollout {
     /// The number of the last attempt to bring a commit up. It counts up over the preview's lifetime.

@@ -11,6 +11,7 @@ use crate::{Failure, GuestName};
 
 /// The state of a preview, in the order of its life cycle. `Failed` can follow all but the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PreviewState {
     /// The commit comes from a fork and is not approved yet. No part of it has been evaluated.
@@ -110,6 +111,7 @@ impl fmt::Display for PreviewState {
 /// The record of a preview. It exists from the first delivery or request until every resource of the preview was observed
 /// to be gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PreviewRecord {
     /// Its name: also the guest's name, and the first label of its URL.
     pub slug: GuestName,
@@ -173,6 +175,7 @@ impl PreviewRecord {
 
 /// Reason that the app of a live version is down. It is being started again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AppTrouble {
     /// Time at which the daemon noticed it.
     pub since: Timestamp,
@@ -182,6 +185,7 @@ pub struct AppTrouble {
 
 /// A preview in a list: its record and its URLs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PreviewView {
     /// The record.
     #[serde(flatten)]

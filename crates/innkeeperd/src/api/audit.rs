@@ -6,14 +6,20 @@ use innkeeper_model::access::{AuditEntry, DEFAULT_AUDIT_ENTRIES, MAX_AUDIT_ENTRI
 use innkeeper_store::AuditFilter;
 use jiff::Timestamp;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Context;
 use super::response::ApiResult;
 
-#[derive(Deserialize)]
+/// The entries that a call selects.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// The actor: `uid:1000`, `token:7`.
     actor: Option<String>,
+    /// The time of the earliest entry.
     since: Option<Timestamp>,
+    /// The maximum number of entries; the newest ones count.
     limit: Option<usize>,
 }
 

@@ -12,16 +12,16 @@ use innkeeper_model::access::Role;
 use innkeeper_model::preview::check::CheckConfig;
 
 use super::access::{Access, Gate, Needs, Scope, authorize};
+use super::openapi::Gated;
 use super::{
-    Context, audit, connect, deliveries, events, exec, guests, host, previews, rest, retained,
-    snapshots, tokens,
+    Context, audit, connect, deliveries, events, exec, guests, host, openapi, previews, rest,
+    retained, snapshots, tokens,
 };
 use crate::access::Tokens;
 use crate::audit::AuditLog;
 
 /// One call of the API.
 pub(super) struct Call {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the tests request each call"))]
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) access: Access,
@@ -33,6 +33,11 @@ impl Call {
     pub(super) fn serve(self, router: Router<Context>, context: &Context) -> Router<Context> {
         let (tokens, audit) = (context.tokens.clone(), context.audit.clone());
         router.route(self.path, gated(self.handler, self.access, tokens, audit))
+    }
+
+    /// Returns the call's method, path and access.
+    pub(super) fn gated(&self) -> Gated {
+        (self.method, self.path, self.access)
     }
 
     /// Leaves a call without an effect out of the audit log.
@@ -145,6 +150,7 @@ fn of_host() -> Vec<Call> {
     use Scope::{Host, Visible};
     vec![
         get("/v1/ready", NOTHING, Host, host::ready),
+        get("/v1/openapi.json", VIEWER, Visible, openapi::show),
         get("/v1/status", VIEWER, Host, host::status),
         get("/v1/usage", VIEWER, Host, host::usage),
         get("/v1/operations/{id}", VIEWER, Visible, host::operation),

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Notify};
 use tracing::debug;
+use utoipa::IntoParams;
 
 use super::agent::Agent;
 use super::exec::{read_frame, requested_upgrade, switching};
@@ -57,8 +58,10 @@ impl FromRequestParts<Context> for Port {
 }
 
 /// The time to wait for the port.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wait {
+    /// Seconds to wait for the port to open, at most 60.
     #[serde(default)]
     wait: u64,
 }

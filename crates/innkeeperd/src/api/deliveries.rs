@@ -9,15 +9,20 @@ use innkeeper_model::preview::api::{DeliveryDetails, DeliveryView};
 use innkeeper_model::{Explain, Failure};
 use innkeeper_store::{Delivery, DeliveryFilter, Preview, StoreError};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Context;
 use super::response::{ApiResult, accepted};
 use crate::api_error::ApiError;
 use crate::intake::explain;
 
-#[derive(Deserialize)]
+/// The deliveries that a call selects.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// The pull request, `owner/name#7`.
     pull_request: Option<String>,
+    /// The maximum number of deliveries; 50 when omitted.
     limit: Option<usize>,
 }
 

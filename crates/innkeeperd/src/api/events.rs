@@ -13,16 +13,23 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use utoipa::IntoParams;
 
 use super::response::{end, name};
 use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 
-#[derive(Deserialize)]
+/// The events that a call selects.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct EventQuery {
+    /// The operation. The stream ends with it.
     operation: Option<i64>,
+    /// The guest.
     guest: Option<String>,
+    /// The number of the last event that the client has received.
     after: Option<i64>,
+    /// True to receive new events too.
     #[serde(default)]
     follow: bool,
 }

@@ -7,6 +7,7 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use innkeeper_model::api::{Accepted, CreateRequest, GuestView, SetRequest};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::agent::Agent;
 use super::response::{ApiResult, Created, LogQuery, accepted, body, console, created_as, name};
@@ -72,7 +73,8 @@ pub(super) fn created_guest(
 }
 
 /// Options of a destroy.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DestroyQuery {
     /// Removes the files at once.
     #[serde(default)]

@@ -19,6 +19,7 @@ use innkeeper_model::{Code, Failure, GuestName};
 use innkeeper_preview::Previews;
 use jiff::Timestamp;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::response::{ApiResult, Created, LogQuery, accepted, body, created_as, log_lines};
 use super::{Caller, Context, visible};
@@ -206,9 +207,13 @@ pub(super) async fn logs(
 }
 
 /// The lines of a preview's log that a call selects.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LogSelection {
+    /// The time of the earliest line.
     since: Option<Timestamp>,
+    /// The service.
     service: Option<String>,
+    /// The number of the attempt.
     attempt: Option<u64>,
 }

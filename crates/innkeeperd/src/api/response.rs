@@ -14,6 +14,7 @@ use innkeeper_model::preview::log::LogLine;
 use innkeeper_model::{Code, Failure, GuestName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 
 use super::{Caller, Context};
 use crate::api_error::ApiError;
@@ -50,10 +51,13 @@ pub(crate) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
 }
 
 /// The requested part of a log.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct LogQuery {
+    /// The number of lines before new ones; 100 when omitted.
     #[serde(default = "default_lines")]
     pub(crate) lines: usize,
+    /// True to receive new lines too.
     #[serde(default)]
     pub(crate) follow: bool,
 }

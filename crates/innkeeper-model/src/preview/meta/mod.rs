@@ -30,6 +30,7 @@ use crate::{GuestName, InvalidName};
 
 /// An app's services, database, routes, and the secrets that it needs from the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Meta {
     /// The service that fetches and builds the app; it ends before the app services start.

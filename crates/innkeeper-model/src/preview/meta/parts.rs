@@ -151,6 +151,7 @@ checked_text!(RoutePath);
 
 /// A route from a path to a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteRule {
     /// The path.
@@ -182,6 +183,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RouteProtocol {
     /// HTTP/1.1, with WebSockets.
@@ -289,6 +291,7 @@ impl RouteRule {
 
 /// The place of a preview's PostgreSQL database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DatabaseMode {
     /// On the host's server, with its own database and role, passed in `DATABASE_URL`.
@@ -299,6 +302,7 @@ pub enum DatabaseMode {
 
 /// An additional host name of a preview, `<prefix>-<slug>.<domain>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExtraHost {
     /// The prefix of the slug: a DNS label of at most [`ExtraHost::MAX_PREFIX`] characters.

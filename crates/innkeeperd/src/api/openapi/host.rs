@@ -1,0 +1,59 @@
+//! Descriptions of the calls about the host, tokens and deliveries.
+
+use innkeeper_model::access::{AuditEntry, CreateToken, CreatedToken, ReadyReport, TokenRecord};
+use innkeeper_model::api::{
+    Accepted, BackupRequest, BuildRequest, ConfigReport, DoctorReport, GcReport, GcRequest,
+    PoolReport, RestoreRequest, SlotReport, Status,
+};
+use innkeeper_model::preview::api::{DeliveryDetails, DeliveryView};
+use innkeeper_model::{Code, Event, GuestUsage, Operation};
+
+use super::super::{audit, deliveries, events};
+use super::describe::{Description, delete, get, post};
+
+#[rustfmt::skip]
+pub(super) fn all() -> Vec<Description> {
+    use Code::{BackupFailed, BackupInvalid, BuildUsersMissing, DeliveryNotFound, FlakeRefused, FlakeUnset, GuestBusy, GuestExists, GuestNotFound, HostInUse, InvalidName, KernelFeatureMissing, NixMissing, OperationNotFound, TokenExists, TokenNotFound};
+    vec![
+        get("/v1/ready", "ready", "Reports whether the parts of the host work that every guest needs.")
+            .returns::<ReadyReport>()
+            .responds::<ReadyReport>(503, "Parts do not work: the report lists them."),
+        get("/v1/openapi.json", "openapi", "Returns this document.")
+            .streams("application/json", "The document, OpenAPI 3.1."),
+        get("/v1/status", "status", "Returns an overview of the daemon.").returns::<Status>(),
+        get("/v1/usage", "usage", "Lists the resource usage of the guests, the busiest first.").returns_list::<GuestUsage>(),
+        get("/v1/operations/{id}", "operation-show", "Returns an operation.")
+            .returns::<Operation>().fails(&[OperationNotFound]),
+        get("/v1/events", "events", "Streams events: the recorded ones, then with `follow` new ones. `Last-Event-ID` resumes a stream.")
+            .query::<events::EventQuery>()
+            .streams_of::<Event>("text/event-stream", "Server-sent events, each with an `Event` as JSON.")
+            .fails(&[OperationNotFound, InvalidName]),
+        post("/v1/builds", "build", "Builds a closure.")
+            .takes::<BuildRequest>().accepts::<Accepted>()
+            .fails(&[FlakeRefused, FlakeUnset, NixMissing, BuildUsersMissing]),
+        get("/v1/slots", "slots", "Lists the slots in use.").returns::<SlotReport>(),
+        get("/v1/pool", "pool", "Returns the use of the storage of guests' files.").returns::<PoolReport>(),
+        get("/v1/deliveries", "delivery-list", "Lists deliveries of GitHub, the newest first.")
+            .query::<deliveries::Filter>().returns_list::<DeliveryView>(),
+        get("/v1/deliveries/{id}", "delivery-show", "Returns a delivery with its event.")
+            .returns::<DeliveryDetails>().fails(&[DeliveryNotFound]),
+        get("/v1/doctor", "doctor", "Checks the host.").returns::<DoctorReport>(),
+        post("/v1/gc", "gc", "Removes objects that belong to no guest.").takes::<GcRequest>().returns::<GcReport>(),
+        get("/v1/tokens", "token-list", "Lists tokens, also expired and revoked ones.").returns_list::<TokenRecord>(),
+        post("/v1/tokens", "token-create", "Creates a token. The response is the only one with its secret.")
+            .takes::<CreateToken>().returns::<CreatedToken>().fails(&[TokenExists]),
+        delete("/v1/tokens/{token}", "token-revoke", "Revokes a token.")
+            .returns::<TokenRecord>().fails(&[TokenNotFound]),
+        get("/v1/audit", "audit", "Lists changes, the oldest first.")
+            .query::<audit::Filter>().returns_list::<AuditEntry>(),
+        get("/v1/config", "config", "Returns the effective configuration.").returns::<ConfigReport>(),
+        post("/v1/prefetches", "prefetch", "Builds closures before somebody requests them.").accepts::<Accepted>(),
+        post("/v1/backups", "backup", "Makes a backup set.")
+            .takes::<BackupRequest>().accepts::<Accepted>().fails(&[BackupFailed, GuestBusy, KernelFeatureMissing]),
+        post("/v1/backups/restore", "restore", "Restores guests from a backup set.")
+            .takes::<RestoreRequest>().accepts::<Accepted>()
+            .fails(&[BackupInvalid, GuestBusy, GuestExists, GuestNotFound, HostInUse]),
+        post("/v1/deliveries/{id}/replay", "delivery-replay", "Processes a delivery again.")
+            .accepts::<DeliveryView>().fails(&[DeliveryNotFound]),
+    ]
+}
