@@ -20,6 +20,7 @@
 //! | `credentials` | from a request's token to its actor |
 //! | `published` | the digests of tokens that innkeeperd writes, read again when they change |
 //! | [`pairs`] | tokens of a file that another program manages, read again on SIGHUP |
+//! | [`session`] | the cookie of a person's session |
 //! | `failures` | the rate limit of failures, by address |
 //! | `forward`, `upload`, `download`, `tunnel` | requests that innkeeperd responds to |
 //! | `patient` | a connection whose response is read even when innkeeperd does not take the whole request |
@@ -43,6 +44,7 @@ mod ready;
 mod receive;
 mod refuse;
 mod run;
+pub mod session;
 mod tunnel;
 mod upload;
 
