@@ -1,8 +1,9 @@
 # The program through which other machines use the API: a unit without privileges.
 #
-# systemd opens the sockets and keeps them while the program restarts: one for Caddy, which only Caddy's group can open, and one
+# systemd opens the sockets and keeps them while the program restarts: two for Caddy, which only Caddy's group can open, and one
 # for the metrics on the loopback interface. The program itself needs no network at all. It reads digests of tokens, and passes
-# authenticated requests on to a Unix socket of the daemon that only the group `innkeeper-gateway` can open.
+# authenticated requests on to a Unix socket of the daemon that only the group `innkeeper-gateway` can open. On the second socket,
+# Caddy requests a decision about each visitor of a preview that is not public.
 {
   config,
   lib,
@@ -19,6 +20,7 @@ let
   # The group of `<runtime_dir>/gateway.sock` and of the digests, by the daemon's default.
   user = "innkeeper-gateway";
   socket = "/run/innkeeper-gateway/http.sock";
+  accessSocket = "/run/innkeeper-gateway/access.sock";
 in
 {
   imports = [ ./manager/options.nix ];
@@ -41,6 +43,15 @@ in
       description = ''
         A file with tokens that another program manages: `INNKEEPER_API_TOKENS=<name>:<secret>,…`. The group
         `innkeeper-gateway` must be able to read it, and nobody else. `systemctl reload innkeeper-gateway` reads it again.
+      '';
+    };
+    sandboxPreviewKeyFile = mkOption {
+      type = types.nullOr secretPath;
+      default = null;
+      example = "/var/secrets/sandbox-preview.key";
+      description = ''
+        A file with the key of the cookies `sandbox_preview`, which another program signs for visitors of previews that are not
+        public: 32 bytes or more. The group `innkeeper-gateway` must be able to read it, and nobody else.
       '';
     };
     metricsListen = mkOption {
@@ -67,7 +78,10 @@ in
       inherit (cfg) host;
       metrics_listen = cfg.metricsListen;
     }
-    // lib.optionalAttrs (cfg.tokensFile != null) { tokens_file = cfg.tokensFile; };
+    // lib.optionalAttrs (cfg.tokensFile != null) { tokens_file = cfg.tokensFile; }
+    // lib.optionalAttrs (cfg.sandboxPreviewKeyFile != null) {
+      sandbox_preview_key_file = cfg.sandboxPreviewKeyFile;
+    };
 
     users.users.${user} = {
       isSystemUser = true;
@@ -82,6 +96,7 @@ in
       listenStreams = [
         socket
         cfg.metricsListen
+        accessSocket
       ];
       socketConfig = {
         SocketGroup = config.services.caddy.group;
@@ -103,6 +118,7 @@ in
           inherit (settings) gateway;
           runtime_dir = settings.runtime_dir or null;
           proxies = settings.caddy.trusted_proxies or null;
+          domain = settings.previews.domain or null;
           log = settings.log or { };
         })
       ];
@@ -120,6 +136,9 @@ in
         WatchdogSec = 30;
         # Requests in flight have five seconds.
         TimeoutStopSec = 10;
+        # The key of previews' cookies, which it creates.
+        StateDirectory = "innkeeper-gateway";
+        StateDirectoryMode = "0700";
         # Limits its use of the host, since anybody can send it requests.
         MemoryMax = "256M";
         TasksMax = 64;

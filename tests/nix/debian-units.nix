@@ -66,6 +66,7 @@ let
         host = "";
         metricsListen = "127.0.0.1:3301";
         tokensFile = null;
+        sandboxPreviewKeyFile = null;
       };
       pages.enable = true;
       dns.enable = true;

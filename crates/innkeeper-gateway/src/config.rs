@@ -23,6 +23,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// Caddy.
     pub caddy: Caddy,
+    /// The previews.
+    pub previews: Previews,
     /// The log.
     pub log: Log,
 }
@@ -33,6 +35,7 @@ impl Default for Config {
             runtime_dir: "/run/innkeeper".into(),
             gateway: Gateway::default(),
             caddy: Caddy::default(),
+            previews: Previews::default(),
             log: Log::default(),
         }
     }
@@ -46,9 +49,22 @@ pub struct Caddy {
     pub trusted_proxies: Vec<IpNet>,
 }
 
+/// The part of innkeeperd's section `[previews]` that it reads.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Previews {
+    /// The domain of previews' hosts; empty means none.
+    pub domain: String,
+}
+
 impl Settings for Config {
     const WITHOUT_DEFAULT: &'static [&'static str] = &[];
-    const OWN_PREFIXES: &'static [&'static str] = &["gateway.", "log.", "caddy.trusted_proxies"];
+    const OWN_PREFIXES: &'static [&'static str] = &[
+        "gateway.",
+        "log.",
+        "caddy.trusted_proxies",
+        "previews.domain",
+    ];
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.gateway.validate()

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, header};
-use innkeeper_model::access::{Actor, TokenText};
+use axum::http::{HeaderMap, HeaderValue, header};
+use innkeeper_model::access::{Actor, TokenId, TokenText};
 use tokio::sync::watch;
 
 use crate::failures::Failures;
@@ -77,6 +77,22 @@ impl Credentials {
         })
     }
 
+    /// Reports whether a token of innkeeperd is valid.
+    ///
+    /// # Errors
+    /// [`Unknown`] if that is not known. No request may pass then.
+    pub(crate) fn accepts(&self, token: &TokenText) -> Result<bool, Unknown> {
+        self.published.accepts(token)
+    }
+
+    /// Reports whether the token with a number is valid: see [`Published::is_current`].
+    ///
+    /// # Errors
+    /// [`Unknown`] if that is not known. No request may pass then.
+    pub(crate) fn is_current(&self, id: TokenId) -> Result<bool, Unknown> {
+        self.published.is_current(id)
+    }
+
     /// Returns the number of tokens of innkeeperd, if they are known.
     pub(crate) fn tokens(&self) -> Option<usize> {
         self.published.count()
@@ -91,10 +107,16 @@ impl Credentials {
 /// Returns the token of a request. `None` also for two of them: a server in front might have looked at the other one.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next()?.to_str().ok()?;
+    let value = values.next()?;
     if values.next().is_some() {
         return None;
     }
+    bearer_of(value)
+}
+
+/// Returns the token in a header `Authorization`, if it has one.
+pub(crate) fn bearer_of(value: &HeaderValue) -> Option<&str> {
+    let value = value.to_str().ok()?;
     let (scheme, token) = value.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then_some(token.trim())
 }

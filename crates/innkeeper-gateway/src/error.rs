@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use innkeeper_model::{Code, Explain};
 use innkeeper_service::ConfigError;
 
+use crate::access::key::KeyError;
 use crate::pairs::PairsError;
 
 /// An error that ends the program.
@@ -17,6 +18,9 @@ pub enum GatewayError {
     /// The tokens that another program manages.
     #[error(transparent)]
     Pairs(#[from] PairsError),
+    /// The key of another program's cookies.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The configuration does not enable the gateway.
     #[error("the gateway is not enabled: gateway.enabled is false")]
     Disabled,
@@ -54,6 +58,7 @@ impl Explain for GatewayError {
         match self {
             Self::Config(error) => error.code(),
             Self::Pairs(error) => error.code(),
+            Self::Key(error) => error.code(),
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Code::PermissionDenied
             }
@@ -66,6 +71,7 @@ impl Explain for GatewayError {
         match self {
             Self::Config(error) => error.remedy(),
             Self::Pairs(error) => error.remedy(),
+            Self::Key(error) => error.remedy(),
             Self::Disabled => Some(
                 "Set gateway.enabled to true in the configuration, then restart innkeeperd and this program.".to_owned(),
             ),

@@ -1,15 +1,17 @@
 //! Requests that innkeeperd responds to. Each has a connection of its own, so none waits for another.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use innkeeper_model::access::Actor;
 use innkeeper_service::LogThrottle;
 use innkeeper_service::server::Link;
 use tokio::net::UnixStream;
@@ -88,9 +90,29 @@ impl Daemon {
     /// [`Refusal::Unavailable`].
     pub(crate) async fn get(&self, path: &'static str) -> Result<Response<Incoming>, Refusal> {
         let mut request = Request::new(Body::empty());
-        *request.uri_mut() = axum::http::Uri::from_static(path);
+        *request.uri_mut() = Uri::from_static(path);
         let host = HeaderValue::from_static("innkeeper");
         request.headers_mut().insert(header::HOST, host);
+        self.request(request).await
+    }
+
+    /// Requests a path as an actor, for a client at an address.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub(crate) async fn get_as(
+        &self,
+        path: &str,
+        actor: &Actor,
+        source: IpAddr,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = path.parse().map_err(|_| Refusal::NotFound)?;
+        *request.headers_mut() = headers::of_request(HeaderMap::new(), actor, source);
+        self.request(request).await
+    }
+
+    async fn request(&self, request: Request<Body>) -> Result<Response<Incoming>, Refusal> {
         let mut connection = self.connect(false).await?;
         let response = connection.send_request(request).await;
         response.map_err(|error| self.unavailable(&error))

@@ -17,8 +17,10 @@
 //! | --- | --- |
 //! | [`config`] | the settings |
 //! | `receive` | from a request to its response |
+//! | `access`, with a diagram of its own | visitors of previews that are not public: a decision for each request of Caddy |
 //! | `credentials` | from a request's token to its actor |
-//! | `published` | the digests of tokens that innkeeperd writes, read again when they change |
+//! | `published` | the digests of tokens that innkeeperd writes |
+//! | `watched` | files of innkeeperd, read again when they change |
 //! | [`pairs`] | tokens of a file that another program manages, read again on SIGHUP |
 //! | [`session`] | the cookie of a person's session |
 //! | `failures` | the rate limit of failures, by address |
@@ -29,6 +31,7 @@
 //! | `ready` | the state of the host, for `/readyz` |
 //! | `metrics` | counters, on an address of their own |
 
+pub mod access;
 pub mod config;
 mod credentials;
 mod download;
@@ -47,6 +50,7 @@ mod run;
 pub mod session;
 mod tunnel;
 mod upload;
+mod watched;
 
 pub use error::GatewayError;
 pub use run::run;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use innkeeper_gateway::access::key::Keys;
 use innkeeper_gateway::config::Loaded;
 use innkeeper_gateway::pairs::Pairs;
 use innkeeper_gateway::{GatewayError, run};
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
 
 fn check(loaded: &Loaded) -> Result<(), GatewayError> {
     let pairs = Pairs::load(&loaded.config)?;
+    Keys::check(&loaded.config)?;
     print(format_args!("{loaded}# {pairs}\n")).map_err(|source| GatewayError::System {
         action: "print the settings",
         source,

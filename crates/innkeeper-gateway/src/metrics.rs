@@ -53,10 +53,41 @@ impl Outcome {
     }
 }
 
+/// The decision about a visitor's request, as its metric names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visited {
+    Passed,
+    Redirected,
+    Login,
+    Refused,
+    Unavailable,
+}
+
+impl Visited {
+    const ALL: [Self; 5] = [
+        Self::Passed,
+        Self::Redirected,
+        Self::Login,
+        Self::Refused,
+        Self::Unavailable,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Redirected => "redirected",
+            Self::Login => "login",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// The counters. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
     requests: Arc<[AtomicU64; Outcome::ALL.len()]>,
+    visits: Arc<[AtomicU64; Visited::ALL.len()]>,
     in_progress: Arc<AtomicU64>,
 }
 
@@ -75,6 +106,15 @@ impl Metrics {
     pub(crate) fn count(&self, outcome: Outcome) {
         for (counted, counter) in Outcome::ALL.iter().zip(self.requests.iter()) {
             if *counted == outcome {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Counts a visitor's request to a preview that is not public.
+    pub(crate) fn count_visit(&self, visited: Visited) {
+        for (counted, counter) in Visited::ALL.iter().zip(self.visits.iter()) {
+            if *counted == visited {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -101,6 +141,20 @@ impl Metrics {
                 &mut text,
                 format_args!("requests_total{{result=\"{result}\"}}"),
                 count,
+            );
+        }
+        metric(
+            &mut text,
+            "visits_total",
+            "counter",
+            "Requests to previews that are not public, by the decision.",
+        );
+        for (visited, counter) in Visited::ALL.iter().zip(self.visits.iter()) {
+            let result = visited.as_str();
+            line(
+                &mut text,
+                format_args!("visits_total{{result=\"{result}\"}}"),
+                counter.load(Ordering::Relaxed),
             );
         }
         let gauges = [

@@ -1,56 +1,29 @@
 //! The digests of tokens that innkeeperd writes. Each change takes effect with the next request.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::io;
+use std::path::PathBuf;
 
-use innkeeper_model::access::{TokenId, TokenText, TokensFile};
-use innkeeper_service::LogThrottle;
+use innkeeper_model::access::{PublishedToken, TokenId, TokenText, TokensFile};
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
-use tracing::{error, info};
 
-/// The maximum length of the file, in bytes.
-const MAX_LENGTH: u64 = 16 << 20;
+use crate::watched::{Parse, Watched, parse_digest, unknown_version};
 
 /// The digest that a token without one is compared with, so that both take the same time. No text is known to have it.
 const NONE: [u8; 32] = [0; 32];
 
-/// The tokens of `innkeeper token`.
+/// The tokens of `innkeeper token`, and the sessions of people.
 #[derive(Debug)]
-pub(crate) struct Published {
-    path: PathBuf,
-    state: Mutex<State>,
-    warnings: LogThrottle,
-}
+pub(crate) struct Published(Watched<Tokens>);
 
-#[derive(Debug, Default)]
-struct State {
-    read: Option<Stamp>,
-    /// `None` while they are unknown.
-    tokens: Option<Arc<Tokens>>,
-}
-
-type Tokens = HashMap<TokenId, Entry>;
+#[derive(Debug)]
+struct Tokens(HashMap<TokenId, Entry>);
 
 #[derive(Clone, Debug)]
 struct Entry {
     digest: [u8; 32],
     expires: Option<Timestamp>,
-}
-
-/// The identity of a file's contents. innkeeperd replaces the file as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 /// The tokens are not known: innkeeperd has not written them, or they cannot be read.
@@ -59,11 +32,7 @@ pub(crate) struct Unknown;
 
 impl Published {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            state: Mutex::default(),
-            warnings: LogThrottle::default(),
-        }
+        Self(Watched::new(path))
     }
 
     /// Reports whether a token is valid.
@@ -71,114 +40,66 @@ impl Published {
     /// # Errors
     /// [`Unknown`] if that is not known. No request may pass then.
     pub(crate) fn accepts(&self, token: &TokenText) -> Result<bool, Unknown> {
-        let tokens = self.tokens().ok_or(Unknown)?;
-        let entry = tokens.get(&token.id());
+        let tokens = self.0.current().ok_or(Unknown)?;
+        let entry = tokens.0.get(&token.id());
         let expected = entry.map_or(&NONE, |entry| &entry.digest);
         let is_equal = bool::from(token.digest().ct_eq(expected));
-        let now = Timestamp::now();
-        let is_current = |entry: &Entry| entry.expires.is_none_or(|expires| now < expires);
-        Ok(is_equal && entry.is_some_and(is_current))
+        Ok(is_equal && entry.is_some_and(Entry::is_current))
+    }
+
+    /// Reports whether the token with a number has neither expired nor been revoked. The number must come from a text that
+    /// the gateway signed after it had accepted the token.
+    ///
+    /// # Errors
+    /// [`Unknown`] if that is not known. No request may pass then.
+    pub(crate) fn is_current(&self, id: TokenId) -> Result<bool, Unknown> {
+        let tokens = self.0.current().ok_or(Unknown)?;
+        Ok(tokens.0.get(&id).is_some_and(Entry::is_current))
     }
 
     /// Returns the number of tokens, if they are known.
     pub(crate) fn count(&self) -> Option<usize> {
-        self.tokens().map(|tokens| tokens.len())
-    }
-
-    /// Returns the tokens of the file as it is now. While the file does not exist, the former ones stay: a daemon that
-    /// restarts writes it again.
-    fn tokens(&self) -> Option<Arc<Tokens>> {
-        let mut state = self.state.lock();
-        match fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata)) {
-            Ok(stamp) if state.read == Some(stamp) => {}
-            Ok(_) => *state = self.read(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                self.warn(&error);
-                *state = State::default();
-            }
-        }
-        state.tokens.clone()
-    }
-
-    fn read(&self) -> State {
-        match read(&self.path) {
-            Ok((stamp, tokens)) => {
-                info!(tokens = tokens.len(), "read the tokens of innkeeperd");
-                State {
-                    read: Some(stamp),
-                    tokens: Some(Arc::new(tokens)),
-                }
-            }
-            Err(error) => {
-                self.warn(&error);
-                State::default()
-            }
-        }
-    }
-
-    fn warn(&self, error: &io::Error) {
-        if self.warnings.count(Instant::now()).is_some() {
-            let path = self.path.display();
-            error!(%error, %path, "cannot read the tokens of innkeeperd; no token is accepted");
-        }
+        self.0.current().map(|tokens| tokens.count())
     }
 }
 
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            length: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
+impl Entry {
+    fn is_current(&self) -> bool {
+        let now = Timestamp::now();
+        self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+impl Parse for Tokens {
+    const NOUN: &'static str = "tokens";
+
+    fn parse(text: &[u8]) -> io::Result<Self> {
+        let file: TokensFile = serde_json::from_slice(text)?;
+        if file.version != TokensFile::VERSION {
+            return Err(unknown_version(file.version));
         }
+        let entry = |token: PublishedToken| {
+            let expires = token.expires;
+            let digest = parse_digest(&token.sha256)?;
+            Ok((token.id, Entry { digest, expires }))
+        };
+        file.tokens
+            .into_iter()
+            .map(entry)
+            .collect::<io::Result<_>>()
+            .map(Self)
     }
-}
 
-fn read(path: &Path) -> io::Result<(Stamp, Tokens)> {
-    let file = File::open(path)?;
-    let stamp = Stamp::of(&file.metadata()?);
-    let mut text = Vec::new();
-    file.take(MAX_LENGTH).read_to_end(&mut text)?;
-    let file: TokensFile = serde_json::from_slice(&text)?;
-    if file.version != TokensFile::VERSION {
-        let version = file.version;
-        return Err(io::Error::other(format!(
-            "version {version} of the file is unknown; install the gateway and innkeeperd of one release"
-        )));
+    fn count(&self) -> usize {
+        self.0.len()
     }
-    let entry = |token: innkeeper_model::access::PublishedToken| {
-        let expires = token.expires;
-        let digest = parse_digest(&token.sha256)?;
-        Some((token.id, Entry { digest, expires }))
-    };
-    let tokens: Option<Tokens> = file.tokens.into_iter().map(entry).collect();
-    let tokens = tokens.ok_or_else(|| io::Error::other("a digest is invalid"))?;
-    Ok((stamp, tokens))
-}
-
-/// Parses 64 hexadecimal digits.
-fn parse_digest(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 {
-        return None;
-    }
-    let digit = |b: u8| {
-        char::from(b)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(digest)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
+    use std::fs;
+    use std::path::Path;
 
     use innkeeper_model::access::{PublishedToken, TokenName};
     use jiff::ToSpan as _;

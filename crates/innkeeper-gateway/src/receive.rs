@@ -75,7 +75,7 @@ impl Context {
     /// Counts a refusal, and returns its response.
     fn refuse(&self, refusal: Refusal) -> Response {
         self.metrics.count(match refusal {
-            Refusal::Unauthorized => Outcome::Unauthorized,
+            Refusal::Unauthorized | Refusal::NoPass => Outcome::Unauthorized,
             Refusal::TooManyFailures(_) => Outcome::Limited,
             Refusal::TooManyRequests => Outcome::Busy,
             Refusal::NotFound => Outcome::NotFound,

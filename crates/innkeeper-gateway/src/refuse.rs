@@ -17,6 +17,8 @@ const RETRY_SECONDS: u64 = 2;
 pub(crate) enum Refusal {
     /// It has no valid token.
     Unauthorized,
+    /// Its preview is not public, and it has no valid pass or token of it.
+    NoPass,
     /// Too many requests of its address had none.
     TooManyFailures(Duration),
     /// Too many requests of its address, or of all together, are in progress.
@@ -44,6 +46,11 @@ impl Refusal {
                 Code::Unauthorized,
                 "the request has no valid token",
                 "Send `Authorization: Bearer <token>`, with a token of `innkeeper token create`.",
+            ),
+            Self::NoPass => (
+                Code::Unauthorized,
+                "the preview is not public, and the request has no valid pass or token of it",
+                "Open the preview in a browser, or send `X-Innkeeper-Bypass: <token>` with a token of `preview token`. Tokens of the API are not accepted here.",
             ),
             Self::TooManyFailures(_) => (
                 Code::TooManyFailures,
@@ -76,7 +83,7 @@ impl Refusal {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::NoPass => StatusCode::UNAUTHORIZED,
             Self::TooManyFailures(_) | Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -89,7 +96,7 @@ impl Refusal {
         match self {
             Self::TooManyFailures(wait) => Some(wait.as_secs().max(1)),
             Self::TooManyRequests | Self::Unavailable => Some(RETRY_SECONDS),
-            Self::Unauthorized | Self::NotFound | Self::TooSlow => None,
+            Self::Unauthorized | Self::NoPass | Self::NotFound | Self::TooSlow => None,
         }
     }
 }
@@ -100,7 +107,7 @@ impl IntoResponse for Refusal {
         let error = failure.code;
         let mut response = (self.status(), Json(Fields { error, failure })).into_response();
         let headers = response.headers_mut();
-        if self == Self::Unauthorized {
+        if matches!(self, Self::Unauthorized | Self::NoPass) {
             let scheme = HeaderValue::from_static("Bearer");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }

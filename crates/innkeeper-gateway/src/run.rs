@@ -14,8 +14,11 @@ use nix::unistd::{Group, chown};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::access::key::Keys;
+use crate::access::{self, Access, Key};
 use crate::config::{Config, Loaded};
 use crate::credentials::Credentials;
 use crate::error::GatewayError;
@@ -30,8 +33,14 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The maximum length of a request's head, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
 
+/// The index of the socket for requests to the API among those that systemd passes.
+const HTTP_SOCKET: usize = 0;
+
 /// The index of the socket for metrics among those that systemd passes.
 const METRICS_SOCKET: usize = 1;
+
+/// The index of the socket for Caddy's questions about visitors.
+const ACCESS_SOCKET: usize = 2;
 
 /// The maximum number of connections to the address of the metrics.
 const METRICS_CONNECTIONS: usize = 16;
@@ -61,16 +70,27 @@ async fn serve(loaded: &Loaded) -> Result<(), GatewayError> {
     let config = &loaded.config;
     let (pairs, current) = watch::channel(Arc::new(Pairs::load(config)?));
     let mut passed = Passed::receive();
-    let listener = listen(&config.gateway, &mut passed)?;
+    let gateway = &config.gateway;
+    let listener = listen(&gateway.socket, HTTP_SOCKET, gateway, &mut passed)?;
     let metrics_listener = listen_for_metrics(&config.gateway, &mut passed)?;
     let published = Published::new(config.gateway.published_tokens(&config.runtime_dir));
     let credentials = Arc::new(Credentials::new(published, current));
     let metrics = Metrics::default();
+    let (access, sandbox_keys) = Access::new(
+        config,
+        Keys::load(config)?,
+        Arc::clone(&credentials),
+        metrics.clone(),
+    );
+    let access = Arc::new(access);
     let app = receive::router(Context::new(
         config,
         Arc::clone(&credentials),
         metrics.clone(),
-    ));
+    ))
+    .merge(access::entrance(Arc::clone(&access)));
+    let (stop, stopped) = watch::channel(false);
+    let visits = serve_visits(config, &mut passed, access, stopped);
     let mut terminate = handle(SignalKind::terminate())?;
     let mut interrupt = handle(SignalKind::interrupt())?;
     let mut hang_up = handle(SignalKind::hangup())?;
@@ -98,19 +118,56 @@ async fn serve(loaded: &Loaded) -> Result<(), GatewayError> {
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => {
                     systemd::reloading();
-                    reload(loaded, &pairs);
+                    reload(loaded, &pairs, &sandbox_keys);
                     systemd::ready(address);
                 }
             }
         }
         systemd::stopping();
         info!("stopping");
+        stop.send_replace(true);
     };
     let limits = limits(config, config.gateway.max_connections);
     if !server::serve(listener, app, limits, stopping, GRACE).await {
         warn!("canceled requests in flight");
     }
+    if let Some(visits) = visits
+        && let Err(error) = visits.await
+    {
+        error!(%error, "the decisions about visitors ended early");
+    }
     Ok(())
+}
+
+/// Serves the decisions about visitors until `stopped`. Without their socket, which units of an earlier release do not pass,
+/// Caddy refuses all visitors of previews that are not public, and the API works on.
+fn serve_visits(
+    config: &Config,
+    passed: &mut Passed,
+    access: Arc<Access>,
+    mut stopped: watch::Receiver<bool>,
+) -> Option<JoinHandle<bool>> {
+    let gateway = &config.gateway;
+    let path = &gateway.access_socket;
+    let listener = match listen(path, ACCESS_SOCKET, gateway, passed) {
+        Ok(listener) => listener,
+        Err(error) => {
+            error!(
+                error = chain(&error),
+                "previews that are not public have no visitors"
+            );
+            return None;
+        }
+    };
+    let stopping = async move {
+        // An error means that the sender is gone, which is a stop, too.
+        stopped.wait_for(|stopped| *stopped).await.ok();
+    };
+    let limits = limits(config, gateway.max_connections);
+    let app = access::router(access);
+    Some(tokio::spawn(server::serve(
+        listener, app, limits, stopping, GRACE,
+    )))
 }
 
 fn limits(config: &Config, connections: usize) -> Limits {
@@ -122,16 +179,24 @@ fn limits(config: &Config, connections: usize) -> Limits {
     }
 }
 
-/// Reads the tokens of the file again. On an error, the previous ones stay in force: a typo must not lock programs out.
-fn reload(loaded: &Loaded, pairs: &watch::Sender<Arc<Pairs>>) {
+/// Reads the tokens of the file, and the key of `sandbox_preview`, again. On an error, the previous ones stay in force: a typo must not lock programs out.
+fn reload(
+    loaded: &Loaded,
+    pairs: &watch::Sender<Arc<Pairs>>,
+    sandbox_keys: &watch::Sender<Option<Key>>,
+) {
     let reloaded = loaded
         .reload()
         .map_err(GatewayError::from)
-        .and_then(|loaded| Ok(Pairs::load(&loaded.config)?));
+        .and_then(|loaded| {
+            let pairs = Pairs::load(&loaded.config)?;
+            Ok((pairs, Keys::load_sandbox(&loaded.config)?))
+        });
     match reloaded {
-        Ok(new) => {
+        Ok((new, key)) => {
             info!(pairs = %new, "reloaded the tokens");
             pairs.send_replace(Arc::new(new));
+            sandbox_keys.send_replace(key);
         }
         Err(error) => error!(
             error = chain(&error),
@@ -140,11 +205,16 @@ fn reload(loaded: &Loaded, pairs: &watch::Sender<Arc<Pairs>>) {
     }
 }
 
-fn listen(gateway: &Gateway, passed: &mut Passed) -> Result<UnixListener, GatewayError> {
+fn listen(
+    path: &Path,
+    index: usize,
+    gateway: &Gateway,
+    passed: &mut Passed,
+) -> Result<UnixListener, GatewayError> {
     let admit = |path: &Path| admit_group(path, &gateway.socket_group);
-    let listener = passed.unix(0, &gateway.socket, admit);
+    let listener = passed.unix(index, path, admit);
     listener.map_err(|source| GatewayError::Listen {
-        path: gateway.socket.clone(),
+        path: path.to_owned(),
         source,
     })
 }

@@ -35,7 +35,11 @@ pub struct Gateway {
     pub tokens_file: String,
     /// The role of all tokens of `tokens_file`.
     pub tokens_file_role: Role,
-    /// The maximum number of concurrent connections. Further ones wait.
+    /// The directory of the key of previews' cookies, which `innkeeper-gateway` creates there. Only its user may read it.
+    pub state_dir: PathBuf,
+    /// The file with the key of the cookies `sandbox_preview`, which another program signs; empty means that none is accepted.
+    pub sandbox_preview_key_file: String,
+    /// The maximum number of concurrent connections on each socket. Further ones wait.
     pub max_connections: usize,
     /// Timeout for a request's head, and for each part of its body, in seconds. A client that reads none of its response is
     /// disconnected after thirty times as long.
@@ -56,6 +60,8 @@ impl Default for Gateway {
             group: "innkeeper-gateway".to_owned(),
             tokens_file: String::new(),
             tokens_file_role: Role::Developer,
+            state_dir: "/var/lib/innkeeper-gateway".into(),
+            sandbox_preview_key_file: String::new(),
             max_connections: 1024,
             timeout_seconds: 10,
             metrics_listen: "127.0.0.1:3301".to_owned(),
@@ -110,6 +116,16 @@ impl Gateway {
         }
         if !self.tokens_file.is_empty() && !self.tokens_file.starts_with('/') {
             return invalid("gateway.tokens_file", "the path must start with '/'");
+        }
+        if !self.state_dir.is_absolute() {
+            return invalid("gateway.state_dir", "the path must start with '/'");
+        }
+        let key_file = &self.sandbox_preview_key_file;
+        if !key_file.is_empty() && !key_file.starts_with('/') {
+            return invalid(
+                "gateway.sandbox_preview_key_file",
+                "the path must start with '/'",
+            );
         }
         if !is_host(&self.host) {
             return invalid(
@@ -175,6 +191,8 @@ mod tests {
             ("gateway.socket", Gateway { socket: long.into(), ..valid() }),
             ("gateway.access_socket", Gateway { access_socket: "access.sock".into(), ..valid() }),
             ("gateway.tokens_file", Gateway { tokens_file: text("tokens.env"), ..valid() }),
+            ("gateway.state_dir", Gateway { state_dir: "state".into(), ..valid() }),
+            ("gateway.sandbox_preview_key_file", Gateway { sandbox_preview_key_file: text("key"), ..valid() }),
             ("gateway.host", Gateway { host: text("https://api.example.org"), ..valid() }),
             ("gateway.host", Gateway { host: text("*.example.org"), ..valid() }),
             ("gateway.metrics_listen", Gateway { metrics_listen: text("3301"), ..valid() }),

@@ -1,6 +1,7 @@
 //! The check of the gateway, for `innkeeper doctor`.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -37,17 +38,28 @@ impl GatewayCheck {
 
     /// Checks whether requests of other machines can reach the daemon. Caddy's site is not checked.
     pub(crate) async fn check(&self) -> Check {
-        let Gateway { group, socket, .. } = &self.gateway;
+        let Gateway {
+            group,
+            socket,
+            access_socket,
+            ..
+        } = &self.gateway;
         let problem = if socket::group_id(group).is_none() {
             Some((
                 format!("the group {group} of gateway.group does not exist, so the gateway cannot pass requests on"),
                 "Install Innkeeper's users again (`systemd-sysusers`), then restart innkeeper.service.".to_owned(),
             ))
-        } else if let Err(error) = self.respond().await {
+        } else if let Err(error) = respond(socket).await {
             let socket = socket.display();
             Some((
                 format!("innkeeper-gateway does not respond on {socket}: {error}"),
                 "Start it with `systemctl enable --now innkeeper-gateway.socket innkeeper-gateway.service`; `journalctl -u innkeeper-gateway` shows why it ended.".to_owned(),
+            ))
+        } else if let Err(error) = respond(access_socket).await {
+            let socket = access_socket.display();
+            Some((
+                format!("innkeeper-gateway does not respond on {socket}: {error}; previews that are not public have no visitors"),
+                "Open the socket with `systemctl restart innkeeper-gateway.socket innkeeper-gateway.service`; after an upgrade, the former unit has only two sockets.".to_owned(),
             ))
         } else {
             None
@@ -72,21 +84,21 @@ impl GatewayCheck {
             remedy,
         }
     }
+}
 
-    /// Requests `/healthz`, as Caddy does.
-    async fn respond(&self) -> io::Result<()> {
-        let exchanged = async {
-            let mut connection = connect_unix(&self.gateway.socket).await?;
-            let request = Request::get("/healthz").header(header::HOST, "innkeeper");
-            let request = request.body(Full::default()).map_err(io::Error::other)?;
-            exchange(&mut connection, request, MAX_LENGTH).await
-        };
-        let response = timeout(TIMEOUT, exchanged).await;
-        let response = response.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        match response.status() {
-            StatusCode::OK => Ok(()),
-            status => Err(io::Error::other(format!("its response is {status}"))),
-        }
+/// Requests `/healthz` on a socket, as Caddy does.
+async fn respond(socket: &Path) -> io::Result<()> {
+    let exchanged = async {
+        let mut connection = connect_unix(socket).await?;
+        let request = Request::get("/healthz").header(header::HOST, "innkeeper");
+        let request = request.body(Full::default()).map_err(io::Error::other)?;
+        exchange(&mut connection, request, MAX_LENGTH).await
+    };
+    let response = timeout(TIMEOUT, exchanged).await;
+    let response = response.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    match response.status() {
+        StatusCode::OK => Ok(()),
+        status => Err(io::Error::other(format!("its response is {status}"))),
     }
 }
 
@@ -107,6 +119,7 @@ mod tests {
         config.gateway.group = "root".to_owned();
         config.gateway.host = "api.example.org".to_owned();
         config.gateway.socket = directory.path().join("http.sock");
+        config.gateway.access_socket = directory.path().join("access.sock");
         let check = GatewayCheck::new(&config).expect("enabled");
         let found = check.check().await;
         assert_eq!(found.verdict, Verdict::Broken, "{found:?}");
@@ -114,11 +127,19 @@ mod tests {
 
         let listener = UnixListener::bind(&config.gateway.socket).expect("listens");
         let app = Router::new().route("/healthz", get(async || "ok"));
+        let visitors = app.clone();
         let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+        let found = check.check().await;
+        assert_eq!(found.verdict, Verdict::Broken, "{found:?}");
+        assert!(found.finding.contains("access.sock"), "{found:?}");
+
+        let listener = UnixListener::bind(&config.gateway.access_socket).expect("listens");
+        let deciding = tokio::spawn(async move { axum::serve(listener, visitors).await });
         let found = check.check().await;
         assert_eq!(found.verdict, Verdict::Ok, "{found:?}");
         assert!(found.finding.contains("api.example.org"), "{found:?}");
         serving.abort();
+        deciding.abort();
 
         config.gateway.group = "no-such-group".to_owned();
         let check = GatewayCheck::new(&config).expect("enabled");

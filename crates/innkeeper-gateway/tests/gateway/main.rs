@@ -6,3 +6,4 @@ mod limits;
 mod operation;
 mod streams;
 mod support;
+mod visitors;

@@ -44,7 +44,10 @@ pub(crate) fn request(
     headers: &[(&str, &str)],
     body: impl Into<Body>,
 ) -> Request<Body> {
-    let mut request = Request::builder().uri(path).header("host", "api.test");
+    let mut request = Request::builder().uri(path);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        request = request.header("host", "api.test");
+    }
     if !headers.iter().any(|(name, _)| *name == FORWARDED_FOR) {
         request = request.header(FORWARDED_FOR, "192.0.2.1");
     }

@@ -40,6 +40,8 @@ impl Received {
 struct State {
     received: Mutex<Vec<Received>>,
     failing: Mutex<Vec<String>>,
+    /// The paths that do not exist for any actor.
+    missing: Mutex<Vec<String>>,
     /// The pieces of bodies that arrived, one by one.
     pieces: Mutex<Vec<usize>>,
     changed: Notify,
@@ -81,6 +83,11 @@ impl Daemon {
     /// Sets the parts that do not work.
     pub(crate) fn fail(&self, parts: &[&str]) {
         *self.state.failing.lock() = parts.iter().map(ToString::to_string).collect();
+    }
+
+    /// Sets the paths that do not exist for any actor.
+    pub(crate) fn hide(&self, paths: &[&str]) {
+        *self.state.missing.lock() = paths.iter().map(ToString::to_string).collect();
     }
 
     /// Waits until this many bytes of bodies have arrived.
@@ -142,6 +149,10 @@ async fn respond(
         headers: request.headers().clone(),
     });
     let mut response = Response::new(Body::empty());
+    if state.missing.lock().contains(&path) {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Ok(response);
+    }
     match path.as_str() {
         "/v1/events" | "/v1/logs" => {
             let kind = match path.as_str() {

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod program;
+pub(crate) mod visitor;
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;

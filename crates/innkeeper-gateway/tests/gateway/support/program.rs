@@ -19,6 +19,8 @@ const NOBODY: u32 = 65_534;
 pub(crate) struct Program {
     pub(crate) child: Child,
     pub(crate) socket: PathBuf,
+    /// The socket for Caddy's requests about visitors.
+    pub(crate) access: PathBuf,
     /// The address of the metrics.
     pub(crate) metrics: String,
     manager: UnixDatagram,
@@ -54,9 +56,11 @@ pub(crate) fn configure(directory: &Path, settings: &str) -> PathBuf {
     let config = directory.join("config.toml");
     let text = format!(
         "runtime_dir = '{}'\n[log]\nlevel = 'warn'\n[gateway]\nenabled = true\nsocket = '{}'\nsocket_group = 'nogroup'\n\
-         tokens_file = '{}'\nmetrics_listen = '127.0.0.1:0'\n{settings}\n",
+         access_socket = '{}'\nstate_dir = '{}'\nhost = 'api.example.org'\ntokens_file = '{}'\nmetrics_listen = '127.0.0.1:0'\n{settings}\n",
         directory.display(),
         own.join("http.sock").display(),
+        own.join("access.sock").display(),
+        own.display(),
         tokens.display(),
     );
     std::fs::write(&config, text).expect("writes");
@@ -89,6 +93,7 @@ impl Program {
         let mut program = Self {
             child,
             socket: directory.join("own/http.sock"),
+            access: directory.join("own/access.sock"),
             metrics: String::new(),
             manager,
         };
