@@ -8,6 +8,9 @@
 //! | a pass | its session or grant is still valid, and the person may still see the preview |
 //! | `sandbox_preview` | another program signed it for this host |
 //!
+//! A cookie does not count in a request that a page of another host caused, unless a browser opens a page: previews share a
+//! domain, so a hostile one could use the passes of its visitors otherwise, such as for a WebSocket to another preview.
+//!
 //! A browser without any of these is sent to log in; other clients get 401.
 
 use std::net::IpAddr;
@@ -32,6 +35,10 @@ use crate::session;
 
 /// The header with a bypass token, for programs whose `Authorization` is the app's.
 const BYPASS: HeaderName = HeaderName::from_static(BYPASS_HEADER);
+
+/// The headers of browsers with the relation of a request to the page that caused it, and its purpose.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// The prefix of tokens of the API.
 const API_PREFIX: &str = "ik_";
@@ -208,7 +215,29 @@ impl Case<'_> {
         cookies::embedded(cookies::SANDBOX, &text, seconds)
     }
 
+    /// Reports whether a page of another host caused the request, which is not to open a page.
+    fn is_foreign(&self) -> bool {
+        let field = |name: HeaderName| self.headers.get(name);
+        let is = |text: &str, own: &str| text == own || text.starts_with(&format!("{own}/"));
+        let is_own = |value: &HeaderValue| {
+            let text = value.to_str().unwrap_or_default();
+            let mut hosts = self.preview.hosts.iter();
+            hosts.any(|host| is(text, &self.visit.site.url_of(host, "")))
+        };
+        if let Some(origin) = field(header::ORIGIN) {
+            return !is_own(origin);
+        }
+        let is_elsewhere = |value: &HeaderValue| value == "same-site" || value == "cross-site";
+        let is_opened = field(FETCH_MODE).is_some_and(|mode| mode == "navigate");
+        field(FETCH_SITE).is_some_and(is_elsewhere)
+            && !is_opened
+            && !field(header::REFERER).is_some_and(is_own)
+    }
+
     fn sandbox_cookie(&self) -> Option<SandboxVisitor> {
+        if self.is_foreign() {
+            return None;
+        }
         let mut values = cookies::values(self.headers, cookies::SANDBOX);
         values.find_map(|text| self.sandbox_visitor(text))
     }
@@ -254,6 +283,9 @@ impl Case<'_> {
 
     /// Reports whether the request has a valid pass.
     async fn has_pass(&self) -> Result<bool, Undecided> {
+        if self.is_foreign() {
+            return Ok(false);
+        }
         for text in cookies::values(self.headers, cookies::PASS) {
             let Visit { slug, site, .. } = self.visit;
             if let Some(holder) = pass::holder(&self.access.key, slug, &site.host, text)

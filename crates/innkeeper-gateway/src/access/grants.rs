@@ -35,7 +35,7 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct Preview {
     pub(crate) visibility: Visibility,
-    hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
 }
 
 #[derive(Debug)]

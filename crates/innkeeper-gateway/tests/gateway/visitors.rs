@@ -193,6 +193,77 @@ async fn person_gets_a_pass_for_one_host() {
 }
 
 #[tokio::test]
+async fn page_of_another_host_cannot_use_a_pass() {
+    let directory = directory();
+    publish_tokens(directory.path(), &[7]);
+    publish(directory.path(), &[("web", Team)], &[]);
+    let _daemon = Daemon::start(directory.path());
+    let program = Program::start(directory.path());
+    let pass = log_in(&program, "web", "/", 7).await;
+    let site = |value| ("sec-fetch-site", value);
+    let mode = |value| ("sec-fetch-mode", value);
+    let origin = |value| ("origin", value);
+    let [own, extra, other] = [
+        "https://web.example.org",
+        "https://api-web.example.org",
+        "https://other.example.org",
+    ];
+    for (headers, status) in [
+        (vec![origin(own)], 204),
+        (vec![origin(extra), site("same-site"), mode("cors")], 204),
+        (vec![site("same-origin"), mode("cors")], 204),
+        (vec![site("none"), mode("navigate")], 204),
+        (vec![site("same-site"), mode("navigate")], 204),
+        (
+            vec![
+                site("same-site"),
+                mode("no-cors"),
+                ("referer", "https://api-web.example.org/x"),
+            ],
+            204,
+        ),
+        (vec![origin(other)], 401),
+        (
+            vec![
+                origin(other),
+                ("upgrade", "websocket"),
+                ("connection", "upgrade"),
+            ],
+            401,
+        ),
+        (
+            vec![
+                origin(other),
+                site("same-site"),
+                mode("navigate"),
+                ("x-forwarded-method", "POST"),
+            ],
+            401,
+        ),
+        (vec![origin("null")], 401),
+        (vec![origin("http://web.example.org")], 401),
+        (vec![origin("https://web.example.org:8443")], 401),
+        (vec![origin("https://web.example.org.evil.example")], 401),
+        (vec![site("same-site"), mode("no-cors")], 401),
+        (
+            vec![
+                site("cross-site"),
+                mode("no-cors"),
+                ("referer", "https://evil.example/https://web.example.org/"),
+            ],
+            401,
+        ),
+    ] {
+        let all = [&headers[..], &[("cookie", pass.as_str())]].concat();
+        assert_eq!(
+            visit(&program, "web", "/", &all).await.status(),
+            status,
+            "{headers:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn refusal_does_not_show_whether_a_preview_exists() {
     let directory = directory();
     publish_tokens(directory.path(), &[7]);
