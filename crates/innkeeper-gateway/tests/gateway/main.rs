@@ -3,6 +3,7 @@
 mod access;
 mod caddy;
 mod limits;
+mod logins;
 mod operation;
 mod streams;
 mod support;
