@@ -12,6 +12,11 @@ use crate::route::config::{CaddyConfig, Tls};
 /// Snippet of the options of all proxies to apps.
 pub(super) const APP: &str = "innkeeper-app";
 
+/// Time that an app has to accept a connection, in seconds. It is that of a wake: packets to a guest that is asleep are dropped, and
+/// so are those to a paused guest whose queue of connections is full, until it is awake. Caddy gives up the body of a request whose
+/// connection fails.
+const DIAL_SECONDS: u32 = 30;
+
 /// Response in place of an upgrade that would set a cookie of all previews.
 const SHARED_COOKIE: &str =
     "The app's response has a cookie whose Domain attribute names a domain of all previews.";
@@ -29,12 +34,15 @@ pub(super) fn proxy(matcher: &str, upstream: &str, transport: Transport) -> Stri
         .timeout
         .map(|timeout| format!("\t\t\tresponse_header_timeout {}s\n", timeout.seconds()))
         .unwrap_or_default();
-    let options = if transport.has_options() {
-        format!("\t\ttransport http {{\n{versions}{timeout}\t\t}}\n")
-    } else {
-        String::new()
-    };
-    format!("\treverse_proxy {matcher} {upstream} {{\n\t\timport {APP}\n{options}\t}}\n")
+    let dial = dial_timeout("\t\t\t");
+    format!(
+        "\treverse_proxy {matcher} {upstream} {{\n\t\timport {APP}\n\t\ttransport http {{\n{dial}{versions}{timeout}\t\t}}\n\t}}\n"
+    )
+}
+
+/// Renders the limit of a connection to an app.
+pub(super) fn dial_timeout(tabs: &str) -> String {
+    format!("{tabs}dial_timeout {DIAL_SECONDS}s\n")
 }
 
 /// Renders the snippet of the options of all proxies to apps.

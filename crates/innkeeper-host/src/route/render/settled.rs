@@ -23,7 +23,7 @@ use innkeeper_model::settled::{self, ZONE};
 
 use super::is_plain_path;
 use super::matchers::host;
-use super::proxy::APP;
+use super::proxy::{APP, dial_timeout};
 use crate::route::config::CaddyConfig;
 
 /// The time that Caddy keeps an SRV record.
@@ -64,7 +64,7 @@ pub(super) fn settled(config: &CaddyConfig) -> String {
 				{resolvers}
 			}}
 			transport http {{
-				{resolvers}
+{dial}				{resolvers}
 			}}
 		}}
 ",
@@ -72,5 +72,6 @@ pub(super) fn settled(config: &CaddyConfig) -> String {
         host = host(config),
         link = settled::LINK,
         refresh = REFRESH.as_secs(),
+        dial = dial_timeout("\t\t\t\t"),
     )
 }

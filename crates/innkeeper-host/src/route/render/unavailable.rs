@@ -222,6 +222,8 @@ pub(super) fn internal(config: &CaddyConfig) -> String {
 			@again header_regexp {AGAIN} ^/?[0-9.]+:[0-9]+$
 			reverse_proxy @again {{http.request.header.{AGAIN}}} {{
 {forwarded}{unknown}				import {app}
+				transport http {{
+{dial}				}}
 			}}
 			error 502
 		}}
@@ -234,6 +236,7 @@ pub(super) fn internal(config: &CaddyConfig) -> String {
         subrequest = subrequest(),
         socket = config.pages.display(),
         app = proxy::APP,
+        dial = proxy::dial_timeout("\t\t\t\t\t"),
     )
 }
 
