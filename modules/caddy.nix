@@ -166,6 +166,21 @@ in
             }
           }
         ''}
+        ${lib.optionalString (gateway.enable && gateway.relayProviders != [ ]) ''
+          auth.${cfg.domain} {
+            import cloudflare_tls
+            handle /relay {
+              reverse_proxy unix//run/innkeeper-gateway/http.sock {
+                transport http {
+                  keepalive off
+                }
+              }
+            }
+            handle {
+              respond 404
+            }
+          }
+        ''}
         import ${cfg.importDirectory}/*.caddy
       '';
     };

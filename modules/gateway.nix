@@ -54,6 +54,15 @@ in
         public: 32 bytes or more. The group `innkeeper-gateway` must be able to read it, and nobody else.
       '';
     };
+    relayProviders = mkOption {
+      type = types.listOf (types.strMatching "https://[^[:space:]#]+");
+      default = [ ];
+      example = [ "https://github.com/login/oauth/authorize" ];
+      description = ''
+        The URLs of the pages at which OAuth providers let people log in to apps of previews that are not public. With
+        {option}`services.innkeeper.caddy`, the callback is `https://auth.<domain>/relay`.
+      '';
+    };
     metricsListen = mkOption {
       type = types.strMatching "(127[.][0-9.]+|\\[::1]):[0-9]{1,5}";
       default = "127.0.0.1:3301";
@@ -79,6 +88,7 @@ in
       metrics_listen = cfg.metricsListen;
     }
     // lib.optionalAttrs (cfg.tokensFile != null) { tokens_file = cfg.tokensFile; }
+    // lib.optionalAttrs (cfg.relayProviders != [ ]) { relay_providers = cfg.relayProviders; }
     // lib.optionalAttrs (cfg.sandboxPreviewKeyFile != null) {
       sandbox_preview_key_file = cfg.sandboxPreviewKeyFile;
     };

@@ -67,6 +67,7 @@ let
         metricsListen = "127.0.0.1:3301";
         tokensFile = null;
         sandboxPreviewKeyFile = null;
+        relayProviders = [ ];
       };
       pages.enable = true;
       dns.enable = true;

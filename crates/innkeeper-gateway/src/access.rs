@@ -20,6 +20,7 @@ mod jwt;
 pub mod key;
 mod page;
 mod pass;
+mod relay;
 mod respond;
 mod rights;
 mod visit;
@@ -48,6 +49,7 @@ use decide::decide;
 use grants::Grants;
 pub(crate) use jwt::Key;
 use key::Keys;
+use relay::Relay;
 use respond::respond;
 use rights::{Rights, Undecided};
 use visit::Visit;
@@ -69,6 +71,7 @@ pub(crate) struct Access {
     credentials: Arc<Credentials>,
     rights: Rights,
     codes: Codes,
+    relay: Relay,
     /// The gateway's host. `None` means that browsers are not sent there.
     host: Option<String>,
     /// The servers in front of Caddy.
@@ -86,7 +89,7 @@ impl Access {
     ) -> (Self, watch::Sender<Option<Key>>) {
         let gateway = &config.gateway;
         let daemon = Daemon::new(gateway.daemon_socket(&config.runtime_dir));
-        let domain = Some(config.previews.domain.as_str());
+        let domain = Some(config.previews.domain.as_str()).filter(|domain| !domain.is_empty());
         let (sender, sandbox) = watch::channel(keys.sandbox);
         let access = Self {
             key: keys.own,
@@ -95,7 +98,8 @@ impl Access {
             credentials,
             rights: Rights::new(Arc::new(daemon)),
             codes: Codes::default(),
-            host: gateway.host(domain.filter(|domain| !domain.is_empty())),
+            relay: Relay::new(gateway.relay_host(domain), gateway.relay_providers.clone()),
+            host: gateway.host(domain),
             proxies: config.caddy.trusted_proxies.clone(),
             metrics,
         };
@@ -134,6 +138,7 @@ pub(crate) fn router(access: Arc<Access>) -> Router {
 pub(crate) fn entrance(access: Arc<Access>) -> Router {
     Router::new()
         .route(ENTRANCE, get(entrance::enter))
+        .route(relay::CALLBACK, get(entrance::relay))
         .with_state(access)
 }
 

@@ -39,6 +39,8 @@ pub struct Gateway {
     pub state_dir: PathBuf,
     /// The file with the key of the cookies `sandbox_preview`, which another program signs; empty means that none is accepted.
     pub sandbox_preview_key_file: String,
+    /// The URLs of the pages at which OAuth providers let people log in to apps of private previews, through `auth.<domain>/relay`.
+    pub relay_providers: Vec<String>,
     /// The maximum number of concurrent connections on each socket. Further ones wait.
     pub max_connections: usize,
     /// Timeout for a request's head, and for each part of its body, in seconds. A client that reads none of its response is
@@ -62,6 +64,7 @@ impl Default for Gateway {
             tokens_file_role: Role::Developer,
             state_dir: "/var/lib/innkeeper-gateway".into(),
             sandbox_preview_key_file: String::new(),
+            relay_providers: Vec::new(),
             max_connections: 1024,
             timeout_seconds: 10,
             metrics_listen: "127.0.0.1:3301".to_owned(),
@@ -97,6 +100,12 @@ impl Gateway {
         }
     }
 
+    /// Returns the host name of the callback for OAuth providers, with the domain of previews.
+    #[must_use]
+    pub fn relay_host(&self, domain: Option<&str>) -> Option<String> {
+        domain.map(|domain| format!("auth.{domain}"))
+    }
+
     /// Checks the values beyond their types.
     ///
     /// # Errors
@@ -125,6 +134,13 @@ impl Gateway {
             return invalid(
                 "gateway.sandbox_preview_key_file",
                 "the path must start with '/'",
+            );
+        }
+        let is_page = |url: &String| url.starts_with("https://") && !url.contains(['#', ' ']);
+        if !self.relay_providers.iter().all(is_page) {
+            return invalid(
+                "gateway.relay_providers",
+                "write the URLs of the providers' authorization endpoints, with https://",
             );
         }
         if !is_host(&self.host) {
@@ -193,6 +209,7 @@ mod tests {
             ("gateway.tokens_file", Gateway { tokens_file: text("tokens.env"), ..valid() }),
             ("gateway.state_dir", Gateway { state_dir: "state".into(), ..valid() }),
             ("gateway.sandbox_preview_key_file", Gateway { sandbox_preview_key_file: text("key"), ..valid() }),
+            ("gateway.relay_providers", Gateway { relay_providers: vec![text("github.com")], ..valid() }),
             ("gateway.host", Gateway { host: text("https://api.example.org"), ..valid() }),
             ("gateway.host", Gateway { host: text("*.example.org"), ..valid() }),
             ("gateway.metrics_listen", Gateway { metrics_listen: text("3301"), ..valid() }),

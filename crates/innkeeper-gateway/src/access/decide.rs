@@ -27,6 +27,7 @@ use super::codes::{self, Challenge};
 use super::cookies;
 use super::grants::{Preview, Table};
 use super::pass::{self, Holder, SandboxVisitor};
+use super::relay::{self, Origin, RelayProblem};
 use super::visit::{Target, Visit};
 use super::{Access, ENTRANCE, EXCHANGE, Undecided};
 use crate::credentials::bearer_of;
@@ -65,6 +66,8 @@ pub(crate) enum Verdict {
     Unauthorized,
     /// Its share link, bypass token or code is not valid (any longer). A browser gets a page.
     Expired,
+    /// A login at another provider cannot begin.
+    NoRelay(RelayProblem),
     /// It is not what Caddy sends.
     Invalid,
     /// The rights of visitors are not known.
@@ -78,7 +81,9 @@ impl Verdict {
             Self::Pass(_) => Visited::Passed,
             Self::Go { is_login: true, .. } => Visited::Login,
             Self::Go { .. } => Visited::Redirected,
-            Self::Unauthorized | Self::Expired | Self::Invalid => Visited::Refused,
+            Self::Unauthorized | Self::Expired | Self::Invalid | Self::NoRelay(_) => {
+                Visited::Refused
+            }
             Self::Unavailable => Visited::Unavailable,
         }
     }
@@ -122,8 +127,11 @@ pub(crate) async fn decide(access: &Access, headers: &HeaderMap, source: IpAddr)
         headers,
         source,
     };
-    let decided = case.decide().await;
-    decided.unwrap_or_else(Verdict::from)
+    match case.decide().await {
+        Ok(Verdict::Pass(_)) if visit.target.path() == relay::START => case.begin_login(),
+        Ok(verdict) => verdict,
+        Err(undecided) => undecided.into(),
+    }
 }
 
 impl Case<'_> {
@@ -312,6 +320,26 @@ impl Case<'_> {
         let Visit { slug, site, .. } = self.visit;
         let text = pass::issue(&self.access.key, slug, &site.host, holder)?;
         session::set_cookie(cookies::PASS, &text, pass::LIFETIME)
+    }
+
+    /// Sends the browser of a visitor to the page of an OAuth provider.
+    fn begin_login(&self) -> Verdict {
+        let origin = Origin {
+            slug: &self.visit.slug,
+            repo: &self.preview.repo,
+            is_fork: self.preview.fork,
+            site: &self.visit.site,
+        };
+        let relay = &self.access.relay;
+        match relay.begin(&origin, &self.visit.target, Instant::now()) {
+            Ok(location) if self.visit.method == Method::GET => Verdict::Go {
+                location,
+                cookie: None,
+                is_login: false,
+            },
+            Ok(_) => Verdict::Invalid,
+            Err(problem) => Verdict::NoRelay(problem),
+        }
     }
 
     /// Sends a browser to the gateway's host. `None` for other clients.

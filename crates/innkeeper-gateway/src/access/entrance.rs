@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use innkeeper_model::access::TokenId;
@@ -74,11 +75,8 @@ pub(crate) async fn enter(
 
 impl Wanted {
     fn parse(sent: &Parameters, headers: &HeaderMap) -> Option<Self> {
-        let own = headers.get(header::HOST)?.to_str().ok()?;
-        let scheme = headers.get("x-forwarded-proto");
-        let scheme = scheme.and_then(|value| value.to_str().ok());
         Some(Self {
-            site: Site::parse(own, scheme)?,
+            site: site(headers)?,
             host: sent.host.to_ascii_lowercase(),
             target: Target::parse(&sent.r#return)?,
             challenge: Challenge::parse(&sent.nonce)?,
@@ -129,6 +127,34 @@ impl Access {
             }
         }
     }
+}
+
+/// Sends a browser that comes from an OAuth provider back to the app that began the login.
+pub(crate) async fn relay(
+    State(access): State<Arc<Access>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let Some(table) = access.grants.current() else {
+        return Page::Unavailable.into_response();
+    };
+    let target = uri.path_and_query().map(PathAndQuery::as_str);
+    let site = site(&headers).zip(target.and_then(Target::parse));
+    let location = site.and_then(|(site, target)| {
+        let now = Instant::now();
+        access.relay.end(&site, &target, &table, now)
+    });
+    match location {
+        Some(location) => go(&location, None),
+        None => Page::Expired.into_response(),
+    }
+}
+
+/// Returns the gateway's own host, as the browser reached it.
+fn site(headers: &HeaderMap) -> Option<Site> {
+    let own = headers.get(header::HOST)?.to_str().ok()?;
+    let scheme = headers.get("x-forwarded-proto");
+    Site::parse(own, scheme.and_then(|value| value.to_str().ok()))
 }
 
 /// Sends a browser to log in, and back here.

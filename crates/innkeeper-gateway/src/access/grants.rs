@@ -9,7 +9,7 @@ use innkeeper_model::GuestName;
 use innkeeper_model::access::{
     AccessFile, AccessGrant, GrantId, GrantKind, GrantText, PreviewAccess,
 };
-use innkeeper_model::preview::Visibility;
+use innkeeper_model::preview::{RepoName, Visibility};
 use jiff::Timestamp;
 use subtle::ConstantTimeEq as _;
 
@@ -36,6 +36,9 @@ pub(crate) struct Table {
 pub(crate) struct Preview {
     pub(crate) visibility: Visibility,
     pub(crate) hosts: Vec<String>,
+    pub(crate) repo: RepoName,
+    /// True if its code comes from a fork of the repository.
+    pub(crate) fork: bool,
 }
 
 #[derive(Debug)]
@@ -131,9 +134,16 @@ impl Table {
             slug,
             visibility,
             hosts,
-            ..
+            repo,
+            fork,
         } = preview;
-        self.previews.insert(slug, Preview { visibility, hosts });
+        let preview = Preview {
+            visibility,
+            hosts,
+            repo,
+            fork,
+        };
+        self.previews.insert(slug, preview);
     }
 
     fn grant(&mut self, grant: AccessGrant) -> io::Result<()> {

@@ -26,6 +26,11 @@ pub(crate) fn respond(verdict: Verdict, is_page: bool) -> Response {
         Verdict::Unavailable if is_page => Page::Unavailable.into_response(),
         Verdict::Unauthorized | Verdict::Expired => unauthorized(),
         Verdict::Unavailable => Refusal::Unavailable.into_response(),
+        Verdict::NoRelay(problem) => {
+            let failure = Failure::new(Code::InvalidRequest, problem.to_string())
+                .with_remedy("Correct the app's settings: docs/remote.md, OAuth inside previews.");
+            (StatusCode::BAD_REQUEST, Json(failure)).into_response()
+        }
         Verdict::Invalid => {
             let failure = Failure::new(
                 Code::InvalidRequest,

@@ -150,16 +150,25 @@ impl Target {
         self.0.split_once('?').map_or(&self.0, |(path, _)| path)
     }
 
+    /// Returns the query.
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.0.split_once('?').map(|(_, query)| query)
+    }
+
     /// Returns the decoded value of the first parameter with a name.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        let (_, query) = self.0.split_once('?')?;
-        let mut pairs = query.split('&');
-        let value = pairs.find_map(|pair| {
+        self.values(name).next()
+    }
+
+    /// Returns the decoded values of the parameters with a name.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = String> {
+        let pairs = self.query().into_iter().flat_map(|query| query.split('&'));
+        pairs.filter_map(move |pair| {
             let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
-            is_named(found, name).then_some(value)
-        })?;
-        let value = percent_decode_str(value).decode_utf8().ok()?;
-        Some(value.into_owned())
+            let value = is_named(found, name).then_some(value)?;
+            let value = percent_decode_str(value).decode_utf8().ok()?;
+            Some(value.into_owned())
+        })
     }
 
     /// Returns the target without all parameters of some names. The others stay as they were sent.

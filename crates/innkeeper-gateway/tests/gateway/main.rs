@@ -5,6 +5,7 @@ mod caddy;
 mod limits;
 mod logins;
 mod operation;
+mod relay;
 mod streams;
 mod support;
 mod visitors;

@@ -50,16 +50,32 @@ pub(crate) fn published(id: i64, slug: &str, kind: GrantKind) -> AccessGrant {
 
 /// Writes the rights of visitors as innkeeperd does.
 pub(crate) fn publish(directory: &Path, previews: &[(&str, Visibility)], grants: &[AccessGrant]) {
-    let preview = |(slug, visibility): &(&str, Visibility)| PreviewAccess {
+    let previews = previews.iter();
+    let previews = previews.map(|(slug, visibility)| preview(slug, *visibility));
+    write(directory, previews.collect(), grants);
+}
+
+/// Writes the rights of visitors of one private preview of a fork.
+pub(crate) fn publish_fork(directory: &Path, slug: &str, grants: &[AccessGrant]) {
+    let mut preview = preview(slug, Visibility::Private);
+    preview.fork = true;
+    write(directory, vec![preview], grants);
+}
+
+fn preview(slug: &str, visibility: Visibility) -> PreviewAccess {
+    PreviewAccess {
         slug: name(slug),
         hosts: vec![host(slug), host(&format!("api-{slug}"))],
-        visibility: *visibility,
+        visibility,
         repo: RepoName::parse("octo/web").expect("a repository"),
         fork: false,
-    };
+    }
+}
+
+fn write(directory: &Path, previews: Vec<PreviewAccess>, grants: &[AccessGrant]) {
     let file = AccessFile {
         version: AccessFile::VERSION,
-        previews: previews.iter().map(preview).collect(),
+        previews,
         grants: grants.to_vec(),
     };
     let path = directory.join(ACCESS_FILE);
