@@ -57,7 +57,7 @@ in
       default = "/var/secrets/previews";
       description = ''
         The folder with the secrets that previews may request, as {file}`<owner>/<repository>.env` in lower case. Only
-        root can enter it.
+        root can enter it. `innkeeper secret set` writes files there.
       '';
     };
     databases = mkOption {
@@ -146,6 +146,11 @@ in
         # For the daemon. The webhook's unit names the files that the webhook may read.
         webhook.environment_files = [ cfg.environmentFile ];
       };
+    };
+
+    # `innkeeper secret set` writes there.
+    systemd.services.innkeeper.serviceConfig = lib.mkIf innkeeper.enable {
+      ReadWritePaths = [ "-${cfg.secretsDirectory}" ];
     };
 
     systemd.tmpfiles.settings."10-innkeeper-previews" = {

@@ -19,6 +19,7 @@ let
     defaultTo = default: value: if value == null then default else value;
     concatStringsSep = builtins.concatStringsSep;
     hasInfix = _: _: false;
+    hasPrefix = _: _: false;
     optional = condition: value: if condition then [ value ] else [ ];
     optionalAttrs = condition: set: if condition then set else { };
     filterAttrs = _: set: set;
@@ -70,6 +71,11 @@ let
         relayProviders = [ ];
       };
       pages.enable = true;
+      previews = {
+        enable = true;
+        secretsDirectory = "/var/secrets/previews";
+        environmentFile = "/var/secrets/preview.env";
+      };
       dns.enable = true;
       backup = {
         enable = true;
@@ -98,6 +104,7 @@ let
   webhook = load ../../modules/webhook.nix;
   gateway = load ../../modules/gateway.nix;
   pages = load ../../modules/pages.nix;
+  previews = load ../../modules/previews.nix;
   dns = load ../../modules/dns.nix;
   caddy = load ../../modules/caddy.nix;
   builds = load ../../modules/builds.nix;
@@ -140,6 +147,7 @@ in
         ReadWritePaths =
           innkeeper.Service.ReadWritePaths
           ++ pages.systemd.services.innkeeper.serviceConfig.ReadWritePaths
+          ++ previews.systemd.services.innkeeper.serviceConfig.ReadWritePaths
           ++ caddy.systemd.services.innkeeper.serviceConfig.ReadWritePaths;
       };
     };
@@ -200,7 +208,10 @@ in
       let
         folders =
           daemon.systemd.tmpfiles.settings."10-innkeeper"
-          // pages.systemd.tmpfiles.settings."10-innkeeper-pages";
+          // pages.systemd.tmpfiles.settings."10-innkeeper-pages"
+          // {
+            inherit (previews.systemd.tmpfiles.settings."10-innkeeper-previews") "/var/secrets/previews";
+          };
       in
       map (
         path:

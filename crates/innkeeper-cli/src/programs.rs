@@ -12,8 +12,8 @@ use crate::client::Client;
 use crate::commands::{
     Apply, Audit, Backup, Build, Completions, Config, Connect, ContextCommands, Create, Deliveries,
     Destroy, Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool,
-    PortForward, Prefetch, Restore, RestoreBackup, Set, Show, Sleep, Slots, Snapshot, Snapshots,
-    Ssh, Start, Stop, SwitchPreview, TokenCommands, Top, Undelete, Wake,
+    PortForward, Prefetch, Restore, RestoreBackup, SecretCommands, Set, Show, Sleep, Slots,
+    Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, TokenCommands, Top, Undelete, Wake,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -173,6 +173,7 @@ enum InnkeeperCommand {
     RestoreBackup(RestoreBackup),
     Config(Config),
     Token(TokenCommands),
+    Secret(SecretCommands),
     Audit(Audit),
     Context(ContextCommands),
     Completions(Completions),
@@ -332,6 +333,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::RestoreBackup(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,
             InnkeeperCommand::Token(command) => command.run(cx).await,
+            InnkeeperCommand::Secret(command) => command.run(cx).await,
             InnkeeperCommand::Audit(command) => command.run(cx).await,
             InnkeeperCommand::Context(command) => command.run(cx, self.global.url.as_deref()),
             InnkeeperCommand::Completions(command) => command.run(cx, commands()),
@@ -417,8 +419,8 @@ fn report_outcome(outcome: Status, output: &Output) -> u8 {
 }
 
 /// Commands that delete or overwrite data, or interrupt a service.
-const DESTRUCTIVE: [&str; 8] = [
-    "destroy", "restore", "stop", "pause", "sleep", "reset", "gc", "revoke",
+const DESTRUCTIVE: [&str; 9] = [
+    "destroy", "restore", "stop", "pause", "sleep", "reset", "gc", "revoke", "rm",
 ];
 
 /// Removes destructive commands from clap's suggestions for an unknown command, which users may run without a second look.

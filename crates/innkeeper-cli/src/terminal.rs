@@ -44,14 +44,16 @@ pub(crate) struct HiddenInput {
 }
 
 impl HiddenInput {
-    /// Reads one line. Standard input must be a terminal.
-    pub(crate) fn read_line() -> io::Result<String> {
+    /// Calls `prompt` and reads one line. Standard input must be a terminal. What the user types before the prompt is not shown
+    /// either.
+    pub(crate) fn read_line(prompt: impl FnOnce()) -> io::Result<String> {
         let stdin = io::stdin();
         let former = tcgetattr(&stdin)?;
         let mut hidden = former.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
         tcsetattr(&stdin, OptionalActions::Drain, &hidden)?;
         let _restored = Self { stdin, former };
+        prompt();
         let mut line = String::new();
         io::stdin().read_line(&mut line)?;
         Ok(line)

@@ -25,8 +25,10 @@ pub mod fake;
 pub mod form;
 pub mod ping;
 pub mod report;
+mod settings_edit;
 mod settings_file;
 pub mod signature;
 mod wire;
 
+pub use settings_edit::set_variable;
 pub use settings_file::{EnvironmentFiles, SecretFileError};

@@ -5,12 +5,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::preview::{EnvFile, InvalidLine};
+use innkeeper_model::preview::{EnvFile, EnvProblem, InvalidLine};
 use innkeeper_model::{Code, Explain, Secret};
 use zeroize::Zeroizing;
 
 /// Maximum length of a file with secrets, in bytes.
-const MAX_LENGTH: u64 = 64 * 1024;
+pub(crate) const MAX_LENGTH: u64 = 64 * 1024;
 
 /// The variables of one or several files in the format of systemd's `EnvironmentFile=`, parsed by [`EnvFile`]. Later files
 /// take precedence. An invalid line affects its variable only.
@@ -43,6 +43,30 @@ pub enum SecretFileError {
         /// The problem.
         reason: &'static str,
     },
+    /// It cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+    /// It is a link: another program manages its contents, such as sops-nix.
+    #[error("{} is a link, whose target another program manages", path.display())]
+    Managed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its variables would be too long together.
+    #[error("{} would be longer than 64 KiB", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A value cannot be in such a file.
+    #[error(transparent)]
+    Value(EnvProblem),
     /// The line that assigns a variable is invalid. The line is not shown: it may be a secret.
     #[error("line {} of {} {}", bad.line, path.display(), bad.fault)]
     Line {
@@ -59,6 +83,11 @@ impl Explain for SecretFileError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Code::PermissionDenied
             }
+            Self::Write { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::DiskFull,
+                _ => Code::PermissionDenied,
+            },
+            Self::Full { .. } | Self::Value(_) => Code::InvalidRequest,
             _ => Code::InvalidConfig,
         }
     }
@@ -72,6 +101,21 @@ impl Explain for SecretFileError {
             Self::Content { path, .. } => {
                 format!("Write the secret to {} as one line.", path.display())
             }
+            Self::Write { path, .. } => format!(
+                "innkeeperd's unit may write only where its `ReadWritePaths=` allow it: add the folder of {} with `systemctl edit innkeeper`, and check its file system.",
+                path.display()
+            ),
+            Self::Managed { path } => format!(
+                "Change the secret where that program has it, or replace {} by a file.",
+                path.display()
+            ),
+            Self::Full { path } => {
+                format!(
+                    "Remove secrets that are not needed, or shorten {}.",
+                    path.display()
+                )
+            }
+            Self::Value(_) => "Use another value, such as its base64 encoding.".to_owned(),
             Self::Line { path, bad } => {
                 format!("Correct line {} of {}.", bad.line, path.display())
             }
@@ -86,6 +130,10 @@ impl SecretFileError {
         match self {
             Self::Read { source, .. } => format!("it cannot be read: {source}"),
             Self::Content { reason, .. } => format!("it {reason}"),
+            Self::Write { source, .. } => format!("it cannot be written: {source}"),
+            Self::Managed { .. } => "another program manages it".to_owned(),
+            Self::Full { .. } => "it is full".to_owned(),
+            Self::Value(problem) => problem.to_string(),
             Self::Line { bad, .. } => bad.to_string(),
         }
     }
@@ -125,6 +173,11 @@ impl EnvironmentFiles {
                 None => Ok(None),
             },
         }
+    }
+
+    /// Returns the names of all variables, also of those whose line is invalid.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
     }
 
     /// Returns all values, of valid lines.
@@ -183,7 +236,7 @@ pub(crate) fn read_secret_if_there(path: &Path) -> Result<Option<Secret>, Secret
     }
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SecretFileError> {
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SecretFileError> {
     match read_bytes(path) {
         Err(SecretFileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(None)

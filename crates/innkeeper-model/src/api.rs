@@ -63,6 +63,9 @@
 //! | `POST /v1/preview-builds` | [`BuildPreview`] | 202, [`Accepted`] |
 //! | `GET /v1/preview-checks` | | [`CheckSettings`](crate::preview::check::CheckSettings) |
 //! | `POST /v1/preview-checks` | [`CheckConfig`](crate::preview::check::CheckConfig) | [`CheckedConfig`](crate::preview::check::CheckedConfig) |
+//! | `GET /v1/secrets/{owner}/{repo}` | | [`RepoSecrets`](crate::preview::secrets::RepoSecrets) |
+//! | `POST /v1/secrets/{owner}/{repo}/{name}` | [`SetSecret`](crate::preview::secrets::SetSecret) | [`SecretChanged`](crate::preview::secrets::SecretChanged) |
+//! | `DELETE /v1/secrets/{owner}/{repo}/{name}` | | [`SecretChanged`](crate::preview::secrets::SecretChanged) |
 //! | `GET /v1/operations/{id}` | | [`crate::Operation`] |
 //! | `GET /v1/events?operation=ID&guest=NAME&after=SEQ&follow=BOOL` | | [`crate::Event`]s, server-sent events |
 //! | `GET /v1/audit?actor=ACTOR&since=TIME&limit=N` | from root | list of [`AuditEntry`](crate::access::AuditEntry), the oldest first |

@@ -64,6 +64,8 @@ codes! {
     SnapshotNotFound => NotFound, "snapshot_not_found";
     /// No valid token has this name.
     TokenNotFound => NotFound, "token_not_found";
+    /// The repository has no secret with this name.
+    SecretNotFound => NotFound, "secret_not_found";
     /// No retained files have this name or number.
     RetainedNotFound => NotFound, "retained_not_found";
     /// The repository does not exist, or Innkeeper may not read it.

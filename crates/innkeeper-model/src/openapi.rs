@@ -14,7 +14,9 @@ use crate::preview::{
     BranchName, CommitSha, EnvName, HealthPath, PreviewCommand, RepoName, RoutePath, RouteTimeout,
     ServiceName,
 };
-use crate::{Cpus, GuestName, Installable, MemorySize, SnapshotLabel, StorePath, UserIdCount};
+use crate::{
+    Cpus, GuestName, Installable, MemorySize, Secret, SnapshotLabel, StorePath, UserIdCount,
+};
 
 macro_rules! schemas {
     ($($type:ident: $description:literal, $schema:expr;)*) => {$(
@@ -78,6 +80,7 @@ schemas! {
     RoutePath: "The paths of a route.", text("^/", "/api/*");
     HealthPath: "The path of an app's health check.", text("^/", "/healthz");
     EnvName: "The name of an environment variable.", text("^[A-Za-z_][0-9A-Za-z_]*$", "API_KEY");
+    Secret: "A secret text.", ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
     RouteTimeout: "Seconds until a response of an app must begin.", number(1, 65_535);
     PreviewCommand: "A command in a comment.",
         text("^(stop|start|reset-db|rebuild|approve [0-9a-f]{40})$", "rebuild");

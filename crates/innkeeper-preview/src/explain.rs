@@ -224,6 +224,14 @@ impl Explainer {
             let finding = record.oom_finding(guest.oom_kills);
             return warning(kind, services, finding, record.oom_remedy());
         }
+        let stale = self.store.stale_secrets().await.unwrap_or_default();
+        let stale = records::stale_secrets(slug, &stale);
+        if app_runs && !stale.is_empty() {
+            let names: Vec<_> = stale.iter().map(ToString::to_string).collect();
+            let finding = format!("the app runs with a former value of {}", names.join(", "));
+            let remedy = format!("`preview update {slug}` restarts it with the present one.");
+            return warning(kind, services, finding, &remedy);
+        }
         if app_runs {
             return good(
                 kind,

@@ -152,6 +152,8 @@ impl GuestEnvironment {
         require_token: bool,
     ) -> Result<(), PreviewError> {
         let head = record.head_repo.as_ref().unwrap_or(&record.repo);
+        // Before the secrets are read: a change during this write is not part of it.
+        let last_change = self.store.last_stale_secret(&record.slug).await?;
         let password = database.as_ref().map(|database| database.password.clone());
         let (database_url, database_id) =
             database.map(|database| (database.url, database.id)).unzip();
@@ -195,6 +197,7 @@ impl GuestEnvironment {
             }
         };
         self.files.write(guest, files).await?;
+        self.store.forget_stale_secrets(slug, last_change).await?;
         match expires_at {
             Some(expires_at) => self.renewals.schedule(slug, expires_at),
             None => self.renewals.forget(slug),

@@ -27,6 +27,7 @@
 //! | `routing` | routes to the app, or to a page with the preview's state |
 //! | `pages` | the status that visitors see while the app does not answer |
 //! | `masks`, `secret_files` | masks of secrets in lines that are shown; the files with secrets of repositories |
+//! | `secrets` | `innkeeper secret`: changes of these files, and the previews that need a restart |
 //! | `reporter`, `commit_checks` | reports on GitHub; checks of commits, each of which ends |
 //! | `journal` | the preview's log, and the crash probe |
 //! | `deliveries` | dispatches deliveries to workers, and records what each one wants |
@@ -93,6 +94,7 @@ mod resync;
 mod retry;
 mod routing;
 mod secret_files;
+mod secrets;
 mod service_log;
 mod service_states;
 mod services;

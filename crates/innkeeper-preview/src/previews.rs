@@ -12,7 +12,7 @@ use innkeeper_model::preview::api::PreviewExplanation;
 use innkeeper_model::preview::log::{LogFilter, LogLine};
 use innkeeper_model::preview::{Outlook, PreviewView};
 use innkeeper_model::{Explain as _, GuestName, chain};
-use innkeeper_store::{Preview, RunningTime, StoreError};
+use innkeeper_store::{Preview, RunningTime, StaleSecret, StoreError};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -139,9 +139,10 @@ impl Previews {
             .into_iter()
             .map(|view| (view.guest.name, view.memory_bytes))
             .collect();
+        let stale = self.components.store.stale_secrets().await?;
         let view = |preview: Preview| {
             let memory = memory.get(&preview.record.slug).copied().flatten();
-            self.view(preview, memory, now)
+            self.view(preview, memory, &stale, now)
         };
         Ok(previews.into_iter().map(view).collect())
     }
@@ -154,10 +155,18 @@ impl Previews {
         let preview = records::require(&self.components.store, slug).await?;
         let now = self.components.store.running_time().await?;
         let guest = self.components.guests.view(slug).await.ok().flatten();
-        Ok(self.view(preview, guest.and_then(|guest| guest.memory_bytes), now))
+        let memory = guest.and_then(|guest| guest.memory_bytes);
+        let stale = self.components.store.stale_secrets().await?;
+        Ok(self.view(preview, memory, &stale, now))
     }
 
-    fn view(&self, preview: Preview, memory: Option<u64>, now: RunningTime) -> PreviewView {
+    fn view(
+        &self,
+        preview: Preview,
+        memory: Option<u64>,
+        stale: &[StaleSecret],
+        now: RunningTime,
+    ) -> PreviewView {
         let components = &self.components;
         let outlook = Outlook {
             observed_at: Some(Timestamp::now()),
@@ -167,6 +176,7 @@ impl Previews {
             build: components.explainer.reporter.build(&preview.record.slug),
             waits_for: preview.record.waits_for(),
             removal: removal::pending(&preview, now, components.config.dropped_grace),
+            stale_secrets: records::stale_secrets(&preview.record.slug, stale),
         };
         let meta = preview.live_meta.or(preview.meta);
         let absence = self

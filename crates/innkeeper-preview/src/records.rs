@@ -1,7 +1,8 @@
 //! Queries on the records of previews.
 
 use innkeeper_model::GuestName;
-use innkeeper_store::{Preview, Store};
+use innkeeper_model::preview::EnvName;
+use innkeeper_store::{Preview, StaleSecret, Store};
 
 use crate::PreviewError;
 
@@ -27,6 +28,12 @@ pub(crate) async fn is_unchanged(store: &Store, preview: &Preview) -> Result<boo
             && now.record.wanted_sha == then.wanted_sha
             && now.record.last_delivery == then.last_delivery
     }))
+}
+
+/// Returns the secrets of which a preview's guest has a former value.
+pub(crate) fn stale_secrets(slug: &GuestName, stale: &[StaleSecret]) -> Vec<EnvName> {
+    let own = stale.iter().filter(|stale| stale.slug == *slug);
+    own.map(|stale| stale.name.clone()).collect()
 }
 
 #[cfg(test)]

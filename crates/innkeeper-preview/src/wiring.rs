@@ -6,7 +6,7 @@ use innkeeper_engine::{Engine, Staging};
 use innkeeper_facilities::{Databases, Evaluator, GuestFiles, Pages, Routes};
 use innkeeper_github::client::Github;
 use innkeeper_store::Store;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::additional::Additional;
 use crate::approvals::Approvals;
@@ -88,6 +88,8 @@ pub(crate) struct Components {
     pub(crate) logs: Logs,
     pub(crate) explainer: Explainer,
     pub(crate) disk_usage: DiskUsage,
+    /// Held while a file with secrets is changed.
+    pub(crate) secret_changes: Mutex<()>,
     pub(crate) background: Background,
 }
 
@@ -318,6 +320,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     };
     let components = Components {
         disk_usage: DiskUsage::new(engine.clone(), store.clone(), server),
+        secret_changes: Mutex::default(),
         logs: Logs::new(engine.clone(), store.clone(), journal.clone(), masks),
         config,
         store,

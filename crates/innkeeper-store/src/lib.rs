@@ -28,6 +28,7 @@
 //! | `seats` | yes, except that a guest left its seat |
 //! | `backup`, `snapshots`, `retained`, `slots`, `repositories`, `identity` | yes |
 //! | `tokens` | yes, except the last use |
+//! | `stale_secrets` | changed: yes; delivered: soon |
 //! | `operations` | begin: yes; end: soon, unless it made a guest run |
 //! | `deliveries` | accepted: yes; result: soon |
 //! | `audit`, `events`, `closures`, `evaluations`, `pings`, `running_time` | soon |
@@ -70,6 +71,7 @@ pub use sql::identity::Identity;
 pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
 pub use sql::seats::Seat;
+pub use sql::stale_secrets::StaleSecret;
 pub use sql::tokens::{NewToken, StoredToken};
 pub use store::{
     AdditionalConfig, AuditLimits, MovedGuest, NameHold, RepoIdentity, RequestedChange, Restore,

@@ -137,6 +137,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "warm seats",
         sql: include_str!("schema/28.sql"),
     },
+    Migration {
+        name: "secrets of which guests have a former value",
+        sql: include_str!("schema/29.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

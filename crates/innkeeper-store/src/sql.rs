@@ -23,6 +23,7 @@ pub(crate) mod rollout;
 pub(crate) mod seats;
 pub(crate) mod slots;
 pub(crate) mod snapshots;
+pub(crate) mod stale_secrets;
 pub(crate) mod tokens;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction};

@@ -21,6 +21,7 @@ mod running_time;
 mod seats;
 mod slots;
 mod snapshots;
+mod stale_secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -17,6 +17,7 @@ mod previews;
 mod response;
 mod rest;
 mod retained;
+mod secrets;
 mod snapshots;
 mod tokens;
 mod visible;

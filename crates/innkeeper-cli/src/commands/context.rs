@@ -202,9 +202,8 @@ fn read_token(cx: &Context, name: &ContextName) -> Result<Token, CommandError> {
     if !stdin.is_terminal() {
         return Ok(Token::read(stdin, TokenSource::StandardInput)?);
     }
-    cx.output
-        .prompt(&format!("Token for {name} (it is not shown): "));
-    let line = HiddenInput::read_line();
+    let prompt = format!("Token for {name} (it is not shown): ");
+    let line = HiddenInput::read_line(|| cx.output.prompt(&prompt));
     cx.output.prompt("\n");
     let line = line.map_err(|error| {
         Failure::new(

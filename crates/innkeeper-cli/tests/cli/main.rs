@@ -37,6 +37,7 @@ mod reference;
 mod remedies;
 mod restore;
 mod samples;
+mod secret;
 mod set;
 mod show;
 mod sleep;

@@ -34,6 +34,8 @@ the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 | `innkeeper audit` | a list of entries, the oldest first |
 | `innkeeper token create` | the token's record with `token`, its text, and `gateway_enabled` |
 | `innkeeper token list`, `revoke` | a list of records of tokens; the record |
+| `innkeeper secret set`, `rm` | `repo`, `name`, `change` (`created`, `replaced`, `unchanged`, `removed`) and `needs_restart`, a list of slugs |
+| `innkeeper secret list` | `repo` and `secrets`, a list with `name`, `state` (`set`, `missing`, `invalid`), `used_by` and `needs_restart` |
 | `innkeeper context list` | a list with `name`, `url` or `socket`, `token` (`stored`, `file`, `environment`, `none`), `in_use` and `reason` |
 | `innkeeper context add`, `use`, `rm` | `name` |
 | `innkeeper backup`, `restore` | `directory`, `operation` and `elapsed_ms` |

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use super::env::is_unrepresentable;
 use crate::Secret;
@@ -23,6 +24,8 @@ pub struct EnvFile {
     pub variables: BTreeMap<String, Result<Secret, InvalidLine>>,
     /// Lines without an assignment. systemd ignores them.
     pub ignored: Vec<InvalidLine>,
+    /// All assignments in the order of the file, with the bytes of their lines.
+    pub(super) places: Vec<(String, Range<usize>)>,
 }
 
 /// An invalid line of an environment file. Its text is never shown: it may be a secret.
@@ -109,8 +112,9 @@ impl EnvFile {
 
     fn read_assignment(&mut self, reader: &mut Reader<'_>) {
         let start = reader.at;
+        let line = reader.line_of(start);
         let bad = |fault, about: Option<&str>| InvalidLine {
-            line: reader.line_of(start),
+            line,
             fault,
             about: about.map(str::to_owned),
         };
@@ -124,6 +128,11 @@ impl EnvFile {
             return;
         };
         let value = reading.value();
+        if value.is_some() {
+            reader.at = reading.at;
+        } else {
+            reader.skip_line();
+        }
         match valid_name(name) {
             None => self
                 .ignored
@@ -135,12 +144,8 @@ impl EnvFile {
                     .and_then(checked)
                     .map_err(|fault| bad(fault, Some(name)));
                 self.variables.insert(name.to_owned(), value);
+                self.places.push((name.to_owned(), start..reader.at));
             }
-        }
-        if value.is_some() {
-            reader.at = reading.at;
-        } else {
-            reader.skip_line();
         }
     }
 }

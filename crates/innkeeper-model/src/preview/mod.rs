@@ -14,6 +14,7 @@
 //! | `domain` | the parent domain of the previews' host names |
 //! | `env` | writes environment files that bash and systemd read alike |
 //! | `env_file` | reads environment files as systemd does |
+//! | `env_edit` | changes one variable of an environment file |
 //! | [`sources`] | the files that a commit's configuration consists of |
 //! | `state` | the record of a preview and its state |
 //! | [`log`] | lines of a preview's log |
@@ -22,6 +23,7 @@
 //! | `words` | the words for each situation, in comment, check and explanation |
 //! | [`page`] | the status of a preview as its visitors see it |
 //! | [`text`] | texts in pull requests |
+//! | [`secrets`] | the secrets of repositories: bodies of the API's requests and responses |
 //! | [`api`] | bodies of the API's requests and responses about previews |
 //! | [`intake`] | the protocol by which the webhook passes deliveries to the daemon |
 //!
@@ -36,6 +38,7 @@ mod delivery;
 mod details;
 mod domain;
 mod env;
+mod env_edit;
 mod env_file;
 mod event;
 mod hook;
@@ -47,6 +50,7 @@ mod packages;
 pub mod page;
 mod repository;
 mod rollout;
+pub mod secrets;
 mod slug;
 pub mod sources;
 mod state;
@@ -62,6 +66,7 @@ pub use delivery::DeliveryEvent;
 pub use details::PullDetails;
 pub use domain::{InvalidDomain, check_domain};
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
+pub use env_edit::{EnvEditError, edit_env_file};
 pub use env_file::{EnvFile, InvalidLine, LineError};
 pub use event::{PrAction, PullRequestEvent, RepositoryAction, RepositoryEvent, certainly_before};
 pub use hook::{HookProblem, HookSetting, PingEvent};

@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::EnvName;
 use crate::BuildProgress;
 
 /// The use of a preview, and what it waits for.
@@ -33,6 +34,9 @@ pub struct Outlook {
     /// The removal at the end of a grace period.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub removal: Option<PendingRemoval>,
+    /// Secrets of which its guest has a former value. It needs a restart, such as `preview update`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stale_secrets: Vec<EnvName>,
 }
 
 /// The party that has to act.

@@ -12,6 +12,7 @@ mod backup;
 mod caches;
 mod deliveries;
 mod delivery_streams;
+mod dumps;
 mod durability;
 mod events;
 mod guests;

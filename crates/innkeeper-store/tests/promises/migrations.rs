@@ -13,38 +13,16 @@ use innkeeper_store::{
 };
 use rusqlite::Connection;
 
+use crate::dumps::{
+    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_9,
+    VERSION_10, VERSION_11, VERSION_12, VERSION_13, VERSION_14, VERSION_15, VERSION_16, VERSION_17,
+    VERSION_18, VERSION_19, VERSION_20, VERSION_21, VERSION_22, VERSION_23, VERSION_24, VERSION_25,
+    VERSION_26, VERSION_27, VERSION_28, VERSION_29,
+};
 use crate::support::{SUBNET, closure, database, name, open};
 
-const VERSION_1: &str = include_str!("dumps/version-1.sql");
-const VERSION_2: &str = include_str!("dumps/version-2.sql");
-const VERSION_3: &str = include_str!("dumps/version-3.sql");
-const VERSION_4: &str = include_str!("dumps/version-4.sql");
-const VERSION_5: &str = include_str!("dumps/version-5.sql");
-const VERSION_6: &str = include_str!("dumps/version-6.sql");
-const VERSION_7: &str = include_str!("dumps/version-7.sql");
-const VERSION_9: &str = include_str!("dumps/version-9.sql");
-const VERSION_10: &str = include_str!("dumps/version-10.sql");
-const VERSION_11: &str = include_str!("dumps/version-11.sql");
-const VERSION_12: &str = include_str!("dumps/version-12.sql");
-const VERSION_13: &str = include_str!("dumps/version-13.sql");
-const VERSION_14: &str = include_str!("dumps/version-14.sql");
-const VERSION_15: &str = include_str!("dumps/version-15.sql");
-const VERSION_16: &str = include_str!("dumps/version-16.sql");
-const VERSION_17: &str = include_str!("dumps/version-17.sql");
-const VERSION_18: &str = include_str!("dumps/version-18.sql");
-const VERSION_19: &str = include_str!("dumps/version-19.sql");
-const VERSION_20: &str = include_str!("dumps/version-20.sql");
-const VERSION_21: &str = include_str!("dumps/version-21.sql");
-const VERSION_22: &str = include_str!("dumps/version-22.sql");
-const VERSION_23: &str = include_str!("dumps/version-23.sql");
-const VERSION_24: &str = include_str!("dumps/version-24.sql");
-const VERSION_25: &str = include_str!("dumps/version-25.sql");
-const VERSION_26: &str = include_str!("dumps/version-26.sql");
-const VERSION_27: &str = include_str!("dumps/version-27.sql");
-const VERSION_28: &str = include_str!("dumps/version-28.sql");
-
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 28;
+const NEWEST: i64 = 29;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -570,6 +548,18 @@ async fn version_28_is_migrated_with_its_data() {
     };
     assert_eq!(closures(VERSION_27).await, [None, None]);
     assert_eq!(closures(VERSION_28).await, [None, None, Some(closure())]);
+}
+
+#[tokio::test]
+async fn version_29_is_migrated_with_its_data() {
+    let (_directory, store) = restore(VERSION_28);
+    assert_eq!(store.stale_secrets().await.expect("reads"), []);
+    let (_directory, store) = restore(VERSION_29);
+    let stale = store.stale_secrets().await.expect("reads");
+    let read: Vec<_> = (stale.iter())
+        .map(|one| (one.seq, one.slug.as_str(), one.name.as_str()))
+        .collect();
+    assert_eq!(read, [(3, "web-7", "MAIL_KEY")]);
 }
 
 #[test]

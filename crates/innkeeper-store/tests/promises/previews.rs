@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innkeeper_model::preview::{BranchName, CommitSha, PrAction, PreviewState, RepoName};
+use innkeeper_model::preview::{BranchName, CommitSha, EnvName, PrAction, PreviewState, RepoName};
 use innkeeper_model::{Code, Explain, Failure, GuestKind};
 use innkeeper_store::{
     Approval, DeliveryOutcome, NewPreview, Presence, PreviewFact, Receipt, RunningTime, StoreError,
@@ -349,4 +349,48 @@ async fn grace_period_counts_from_the_first_drop_until_the_file_returns() {
     assert_eq!(set(dropped()).await.removal_running, first.removal_running);
     assert_eq!(set(PreviewFact::ConfigFound).await.removal_running, None);
     assert!(set(dropped()).await.removal_running > first.removal_running);
+}
+
+#[tokio::test]
+async fn changed_secrets_are_recorded_until_their_delivery() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let key = |text| EnvName::parse(text).expect("a name");
+    store
+        .claim_preview(preview(1), vec![name("web-1")])
+        .await
+        .expect("claims");
+    let both = vec![name("web-1"), name("gone")];
+    for secret in ["A", "B"] {
+        let added = store.add_stale_secret(both.clone(), &key(secret)).await;
+        added.expect("records");
+    }
+    let names = async || {
+        let stale = store.stale_secrets().await.expect("reads");
+        let names = stale
+            .iter()
+            .map(|one| (one.slug.clone(), one.name.to_string()));
+        names.collect::<Vec<_>>()
+    };
+    let own = |secret: &str| (name("web-1"), secret.to_owned());
+    assert_eq!(names().await, [own("A"), own("B")]);
+    let read = store
+        .last_stale_secret(&name("web-1"))
+        .await
+        .expect("reads");
+    // Changed again while the guest's file is written.
+    let added = store.add_stale_secret(both, &key("A")).await;
+    added.expect("records");
+    let forgotten = store.forget_stale_secrets(&name("web-1"), read).await;
+    forgotten.expect("records");
+    assert_eq!(names().await, [own("A")]);
+    store.delete_preview(&name("web-1")).await.expect("deletes");
+    assert_eq!(names().await, []);
+    assert_eq!(
+        store
+            .last_stale_secret(&name("web-1"))
+            .await
+            .expect("reads"),
+        0
+    );
 }

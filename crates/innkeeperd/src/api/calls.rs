@@ -10,12 +10,13 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodRouter};
 use innkeeper_model::access::Role;
 use innkeeper_model::preview::check::CheckConfig;
+use innkeeper_model::preview::secrets::MAX_SECRET_REQUEST;
 
 use super::access::{Access, Gate, Needs, Scope, authorize};
 use super::openapi::Gated;
 use super::{
     Context, audit, connect, deliveries, events, exec, guests, host, openapi, previews, rest,
-    retained, snapshots, tokens,
+    retained, secrets, snapshots, tokens,
 };
 use crate::access::Tokens;
 use crate::audit::AuditLog;
@@ -235,5 +236,9 @@ fn of_previews() -> Vec<Call> {
         post("/v1/previews", "preview-create", OPERATOR, Visible, previews::create),
         delete("/v1/previews/{slug}", "preview-destroy", OPERATOR, Visible, previews::destroy),
         post("/v1/previews/{slug}/approve", "preview-approve", OPERATOR, Visible, previews::approve),
+        get("/v1/secrets/{owner}/{repo}", OPERATOR, Visible, secrets::list),
+        post("/v1/secrets/{owner}/{repo}/{name}", "secret-set", OPERATOR, Visible, secrets::set)
+            .limited_to(MAX_SECRET_REQUEST),
+        delete("/v1/secrets/{owner}/{repo}/{name}", "secret-remove", OPERATOR, Visible, secrets::remove),
     ]
 }

@@ -28,7 +28,7 @@ use crate::api_error::ApiError;
 type Started = Result<(StatusCode, Json<PreviewAccepted>), ApiError>;
 
 /// The previews of this host. On a host without previews, every call fails with a remedy.
-pub(super) struct AllPreviews(Previews);
+pub(super) struct AllPreviews(pub(super) Previews);
 
 impl FromRequestParts<Context> for AllPreviews {
     type Rejection = ApiError;

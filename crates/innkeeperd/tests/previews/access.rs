@@ -7,7 +7,7 @@ use crate::host::PreviewHost;
 use crate::support::Client;
 
 /// Creates a token for the previews of a repository, and returns a client with it.
-fn client_for(host: &PreviewHost, repo: &str, role: &str) -> Client {
+pub(crate) fn client_for(host: &PreviewHost, repo: &str, role: &str) -> Client {
     let name = repo.replace('/', "-");
     let request = serde_json::json!({ "name": name, "role": role, "repo": repo }).to_string();
     let created: CreatedToken = host.client().call("POST", "/v1/tokens", &request).read();

@@ -31,6 +31,7 @@ mod requests;
 mod rest_pings;
 mod rest_storm;
 mod resync;
+mod secrets;
 mod servers;
 mod slugs;
 mod storm;

@@ -64,6 +64,14 @@ fn waiting(outlook: &Outlook) -> String {
     or_dash((!all.is_empty()).then(|| plain(&all.join("; "))))
 }
 
+/// Returns the secrets of which the guest has a former value.
+fn stale_secrets(outlook: &Outlook) -> Option<String> {
+    let names: Vec<_> = (outlook.stale_secrets.iter())
+        .map(ToString::to_string)
+        .collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
     if previews.is_empty() {
         return "(no previews)\n".to_owned();
@@ -116,6 +124,12 @@ fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
             let (slug, reason) = (&preview.slug, plain(&trouble.reason));
             text.push_str(&format!(
                 "{slug}: the app is down and is being started again: {reason}\n"
+            ));
+        }
+        if let Some(names) = stale_secrets(&view.outlook) {
+            let slug = &preview.slug;
+            text.push_str(&format!(
+                "{slug} has a former value of {names}: `preview update {slug}` restarts it\n"
             ));
         }
         let Some(fault) = &preview.fault else {

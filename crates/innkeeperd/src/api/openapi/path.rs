@@ -1,6 +1,7 @@
 //! The parameters in the paths of calls.
 
 use innkeeper_model::access::TokenName;
+use innkeeper_model::preview::EnvName;
 use innkeeper_model::{GuestName, SnapshotLabel};
 use utoipa::PartialSchema;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -34,6 +35,11 @@ fn describe(path: &str, name: &str) -> (&'static str, RefOr<Schema>) {
         "name" if path.starts_with("/v1/retained/") => {
             ("The former name of the agent.", GuestName::schema())
         }
+        "name" if path.starts_with("/v1/secrets/") => {
+            ("The name of the secret.", EnvName::schema())
+        }
+        "owner" => ("The owner of the repository at GitHub.", text()),
+        "repo" => ("The name of the repository, without its owner.", text()),
         "name" => ("The name of the agent.", GuestName::schema()),
         "slug" => ("The name of the preview.", GuestName::schema()),
         "label" => ("The label of the snapshot.", SnapshotLabel::schema()),

@@ -7,6 +7,7 @@ use innkeeper_model::preview::api::{
 };
 use innkeeper_model::preview::check::{CheckConfig, CheckSettings, CheckedConfig};
 use innkeeper_model::preview::log::LogLine;
+use innkeeper_model::preview::secrets::{RepoSecrets, SecretChanged, SetSecret};
 use innkeeper_model::{Code, IdleRequest, KeepaliveRequest, RestReport};
 
 use super::super::response::LogQuery;
@@ -60,7 +61,7 @@ fn on_guest(path: &'static str, id: &'static str, summary: &'static str) -> Desc
 
 #[rustfmt::skip]
 pub(super) fn all() -> Vec<Description> {
-    use Code::{ApprovalNeeded, CommandRefused, DatabaseFailed, DiskFull, InvalidConfig, InvalidSlug, PortClosed, SlugConflict, SlugTooLong, TooManyPreviews};
+    use Code::{ApprovalNeeded, CommandRefused, DatabaseFailed, DiskFull, InvalidConfig, InvalidSlug, PermissionDenied, PortClosed, RepoNotAccessible, RepoNotAllowed, SecretNotFound, SlugConflict, SlugTooLong, TooManyPreviews};
     vec![
         get("/v1/previews", "preview-list", "Lists previews.").returns_list::<PreviewView>().fails(&[InvalidConfig]),
         on_preview(get("/v1/previews/{slug}", "preview-show", "Returns a preview.")).returns::<PreviewView>(),
@@ -103,5 +104,12 @@ pub(super) fn all() -> Vec<Description> {
             .accepts::<PreviewAccepted>().fails(OPERATION),
         on_preview(post("/v1/previews/{slug}/approve", "preview-approve", "Approves a commit of a fork."))
             .takes::<ApprovePreview>().accepts::<PreviewAccepted>().fails(OPERATION).fails(&[CommandRefused]),
+        get("/v1/secrets/{owner}/{repo}", "secret-list", "Lists the secrets of a repository, without their values.")
+            .returns::<RepoSecrets>().fails(&[InvalidConfig, PermissionDenied]),
+        post("/v1/secrets/{owner}/{repo}/{name}", "secret-set", "Sets a secret of a repository.")
+            .takes::<SetSecret>().returns::<SecretChanged>()
+            .fails(&[DiskFull, InvalidConfig, PermissionDenied, RepoNotAccessible, RepoNotAllowed]),
+        delete("/v1/secrets/{owner}/{repo}/{name}", "secret-remove", "Removes a secret of a repository.")
+            .returns::<SecretChanged>().fails(&[DiskFull, InvalidConfig, PermissionDenied, RepoNotAccessible, SecretNotFound]),
     ]
 }

@@ -1,0 +1,30 @@
+//! Dumps of the databases of released versions, made with `sqlite3 innkeeper.db .dump`, and never changed.
+
+pub(crate) const VERSION_1: &str = include_str!("dumps/version-1.sql");
+pub(crate) const VERSION_2: &str = include_str!("dumps/version-2.sql");
+pub(crate) const VERSION_3: &str = include_str!("dumps/version-3.sql");
+pub(crate) const VERSION_4: &str = include_str!("dumps/version-4.sql");
+pub(crate) const VERSION_5: &str = include_str!("dumps/version-5.sql");
+pub(crate) const VERSION_6: &str = include_str!("dumps/version-6.sql");
+pub(crate) const VERSION_7: &str = include_str!("dumps/version-7.sql");
+pub(crate) const VERSION_9: &str = include_str!("dumps/version-9.sql");
+pub(crate) const VERSION_10: &str = include_str!("dumps/version-10.sql");
+pub(crate) const VERSION_11: &str = include_str!("dumps/version-11.sql");
+pub(crate) const VERSION_12: &str = include_str!("dumps/version-12.sql");
+pub(crate) const VERSION_13: &str = include_str!("dumps/version-13.sql");
+pub(crate) const VERSION_14: &str = include_str!("dumps/version-14.sql");
+pub(crate) const VERSION_15: &str = include_str!("dumps/version-15.sql");
+pub(crate) const VERSION_16: &str = include_str!("dumps/version-16.sql");
+pub(crate) const VERSION_17: &str = include_str!("dumps/version-17.sql");
+pub(crate) const VERSION_18: &str = include_str!("dumps/version-18.sql");
+pub(crate) const VERSION_19: &str = include_str!("dumps/version-19.sql");
+pub(crate) const VERSION_20: &str = include_str!("dumps/version-20.sql");
+pub(crate) const VERSION_21: &str = include_str!("dumps/version-21.sql");
+pub(crate) const VERSION_22: &str = include_str!("dumps/version-22.sql");
+pub(crate) const VERSION_23: &str = include_str!("dumps/version-23.sql");
+pub(crate) const VERSION_24: &str = include_str!("dumps/version-24.sql");
+pub(crate) const VERSION_25: &str = include_str!("dumps/version-25.sql");
+pub(crate) const VERSION_26: &str = include_str!("dumps/version-26.sql");
+pub(crate) const VERSION_27: &str = include_str!("dumps/version-27.sql");
+pub(crate) const VERSION_28: &str = include_str!("dumps/version-28.sql");
+pub(crate) const VERSION_29: &str = include_str!("dumps/version-29.sql");
