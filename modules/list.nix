@@ -13,6 +13,7 @@
   memory = ./memory.nix;
   metrics = ./metrics.nix;
   pages = ./pages.nix;
+  people = ./people.nix;
   postgresql = ./postgresql.nix;
   prefetch = ./prefetch.nix;
   previews = ./previews.nix;

@@ -1,5 +1,6 @@
 //! Access from other machines: roles, actors, tokens, and the protocol between `innkeeper-gateway` and `innkeeperd`.
 //!
+//! A client is a program with a token, or a person with a session, which is a token of another kind: [`Person`].
 //! The gateway authenticates clients; the daemon authorizes them. The gateway reads the digests of tokens from
 //! [`TOKENS_FILE`], which the daemon writes, and passes requests on to [`GATEWAY_SOCKET`] with two headers. The daemon
 //! resolves the actor to a role itself.
@@ -9,6 +10,7 @@
 //! | [`ACTOR_HEADER`] | an [`Actor`]: `token:7`, `file:ci` |
 //! | [`SOURCE_HEADER`] | the client's IP address |
 
+mod person;
 mod record;
 mod token;
 mod visitor;
@@ -18,6 +20,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use person::{
+    BeginLogin, CreateDeviceSession, CreatedSession, FinishLogin, Groups, InvalidLogin,
+    InvalidPerson, Login, LoginPage, Person, PersonId, SessionView, TokenKind,
+};
 pub use record::{
     AuditEntry, CreateToken, CreatedToken, DEFAULT_AUDIT_ENTRIES, MAX_AUDIT_ENTRIES,
     MAX_TOKEN_LIFETIME, TokenRecord, TokenState,
@@ -97,7 +103,8 @@ impl FromStr for Role {
     }
 }
 
-/// A client that the gateway has authenticated.
+/// A client that the gateway has authenticated. The daemon resolves the token of a session to its [`Person`], who is the
+/// actor from there on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// A token of `innkeeper token create`: `token:7`.

@@ -71,6 +71,11 @@
 //! | `GET /v1/audit?actor=ACTOR&since=TIME&limit=N` | from root | list of [`AuditEntry`](crate::access::AuditEntry), the oldest first |
 //! | `GET /v1/tokens` | from root | list of [`TokenRecord`](crate::access::TokenRecord), also revoked ones |
 //! | `POST /v1/tokens` | [`CreateToken`](crate::access::CreateToken), from root | [`CreatedToken`](crate::access::CreatedToken) |
+//! | `GET /v1/session` | from a person | [`SessionView`](crate::access::SessionView) |
+//! | `DELETE /v1/session` | from a person | [`TokenRecord`](crate::access::TokenRecord) |
+//! | `POST /v1/sessions/device` | [`CreateDeviceSession`](crate::access::CreateDeviceSession), from a person in a browser | [`CreatedSession`](crate::access::CreatedSession) |
+//! | `POST /v1/logins` | [`BeginLogin`](crate::access::BeginLogin), from the gateway | [`LoginPage`](crate::access::LoginPage) |
+//! | `POST /v1/sessions` | [`FinishLogin`](crate::access::FinishLogin), from the gateway | [`CreatedSession`](crate::access::CreatedSession) |
 //! | `DELETE /v1/tokens/{name}` | from root | [`TokenRecord`](crate::access::TokenRecord) |
 //! | `GET /v1/deliveries?pull_request=OWNER/NAME%23N&limit=N` | | list of [`crate::preview::api::DeliveryView`], the newest first |
 //! | `GET /v1/deliveries/{id}` | | [`crate::preview::api::DeliveryDetails`] |

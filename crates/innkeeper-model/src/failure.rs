@@ -192,6 +192,10 @@ codes! {
     Unauthorized => Denied, "unauthorized";
     /// The actor's role does not allow the call.
     Forbidden => Denied, "forbidden";
+    /// The host has no OAuth app, so that no person can log in.
+    LoginDisabled => NotFound, "login_disabled";
+    /// The person may not use the host, or GitHub did not confirm the login.
+    LoginRefused => Denied, "login_refused";
     /// Too many requests from an address had no valid token. HTTP status 429, unlike others of this kind.
     TooManyFailures => Exhausted, "too_many_failures";
     /// Too many requests of an address are in progress. HTTP status 429, unlike others of this kind.

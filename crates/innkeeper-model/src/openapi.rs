@@ -8,7 +8,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::access::TokenName;
+use crate::access::{Login, TokenName};
 use crate::preview::sources::SourcePath;
 use crate::preview::{
     BranchName, CommitSha, EnvName, HealthPath, PreviewCommand, RepoName, RoutePath, RouteTimeout,
@@ -67,6 +67,8 @@ schemas! {
     UserIdCount: "A number of user ids: a power of two.", number(65_536, 1_048_576);
     TokenName: "The name of a token.",
         text("^[0-9A-Za-z._][0-9A-Za-z._-]{0,63}$", "laptop");
+    Login: "The login of a person's account at GitHub.",
+        text("^[0-9A-Za-z][0-9A-Za-z_-]{0,99}$", "octocat");
     RepoName: "A repository at GitHub, `owner/name`.",
         text("^[0-9A-Za-z-]{1,39}/[0-9A-Za-z._-]{1,100}$", "octo/web");
     BranchName: "The name of a branch, by the rules of git-check-ref-format(1).",

@@ -72,8 +72,8 @@ pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
 pub use sql::seats::Seat;
 pub use sql::stale_secrets::StaleSecret;
-pub use sql::tokens::{NewToken, StoredToken};
+pub use sql::tokens::{NewToken, StoredPerson, StoredToken};
 pub use store::{
-    AdditionalConfig, AuditLimits, MovedGuest, NameHold, RepoIdentity, RequestedChange, Restore,
-    Store,
+    AdditionalConfig, AuditLimits, MovedGuest, NameHold, NewSession, RepoIdentity, RequestedChange,
+    Restore, Store,
 };

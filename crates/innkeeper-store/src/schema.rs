@@ -141,6 +141,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "secrets of which guests have a former value",
         sql: include_str!("schema/29.sql"),
     },
+    Migration {
+        name: "people and their sessions",
+        sql: include_str!("schema/30.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -43,6 +43,7 @@ pub use audit::AuditLimits;
 pub use backup::{MovedGuest, NameHold, Restore};
 pub use changes::RequestedChange;
 pub use repositories::RepoIdentity;
+pub use tokens::NewSession;
 
 /// A handle to the database. Clones share it. It closes with the last handle or with [`Self::close`]; then every method
 /// fails with [`StoreError::Closed`].

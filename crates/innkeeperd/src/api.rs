@@ -18,6 +18,7 @@ mod response;
 mod rest;
 mod retained;
 mod secrets;
+mod sessions;
 mod snapshots;
 mod tokens;
 mod visible;
@@ -33,7 +34,7 @@ use innkeeper_preview::Previews;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Tokens;
+use crate::access::{People, Tokens};
 use crate::api_error::ApiError;
 use crate::audit::AuditLog;
 use crate::backup::Backups;
@@ -60,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) backups: Backups,
     /// The tokens of other machines.
     pub(crate) tokens: Tokens,
+    /// Logins of people.
+    pub(crate) people: People,
     /// The audit log.
     pub(crate) audit: AuditLog,
     /// Limits of the agents of one actor.

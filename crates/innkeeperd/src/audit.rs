@@ -1,5 +1,7 @@
 //! The audit log: each change, with its actor and its result.
 
+use std::net::IpAddr;
+
 use axum::response::Response;
 use innkeeper_model::Code;
 use innkeeper_store::{AuditLimits, NewAuditEntry, Store, StoreError};
@@ -41,9 +43,24 @@ impl AuditLog {
         verb: &'static str,
         object: Option<String>,
     ) -> Result<Recorded, StoreError> {
+        self.begin_by(caller.actor(), caller.source(), verb, object)
+            .await
+    }
+
+    /// Records a call of an actor without a [`Caller`]: see [`Self::begin`].
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub(crate) async fn begin_by(
+        &self,
+        actor: String,
+        source: Option<IpAddr>,
+        verb: &'static str,
+        object: Option<String>,
+    ) -> Result<Recorded, StoreError> {
         let entry = NewAuditEntry {
-            actor: caller.actor(),
-            source: caller.source().map(|source| source.to_string()),
+            actor,
+            source: source.map(|source| source.to_string()),
             verb: verb.to_owned(),
             object: object.as_deref().map(printable),
         };

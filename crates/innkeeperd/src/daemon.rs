@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::access::{Publisher, Tokens};
+use crate::access::{People, Publisher, Tokens};
 use crate::api::{self, Context, Peer};
 use crate::audit::AuditLog;
 use crate::backup::{self, Backups};
@@ -120,7 +120,8 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let prefetches = Prefetches::new(engine.clone(), previews.clone());
     prefetches.resume().await;
     let publisher = Publisher::new(&config.runtime_dir, &config.gateway.group);
-    let tokens = Tokens::open(engine.store().clone(), publisher, &config.gateway).await?;
+    let people = People::new(&config, config.gateway.host(domain.as_deref()));
+    let tokens = Tokens::open(engine.store().clone(), publisher, &config.gateway, &people).await?;
     let gateway = match config.gateway.enabled {
         true => Some(gateway::bind(&config.gateway, &config.runtime_dir)?),
         false => None,
@@ -131,6 +132,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         prefetches,
         backups: Backups::new(engine.clone(), previews.clone(), config.state_dir.clone()),
         tokens,
+        people,
         audit: AuditLog::new(engine.store().clone(), &config.audit),
         quotas: Quotas::new(engine.store().clone(), &config),
         notifier,

@@ -116,7 +116,8 @@ impl Quotas {
         match excess(quota, sums) {
             None => Ok(Some(admitting)),
             Some((setting, message)) => {
-                let failure = Failure::new(Code::QuotaExceeded, format!("{actor} {message}"));
+                let failure =
+                    Failure::new(Code::QuotaExceeded, format!("{} {message}", caller.label()));
                 Err(ApiError(failure.with_remedy(format!(
                     "Destroy an agent of {actor} (`agent list` shows the owners), or raise {table}.{setting} in innkeeperd's configuration."
                 ))))

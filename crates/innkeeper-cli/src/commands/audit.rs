@@ -17,7 +17,8 @@ use crate::table::{or_dash, table};
 /// root and tokens of the role admin can read the log.
 #[derive(Args, Debug)]
 pub(crate) struct Audit {
-    /// Show only requests of this actor: uid:1000, token:7, file:ci, or the name of a token
+    /// Show only requests of this actor: uid:1000, token:7, file:ci, github:583231, the name of a token or the login of a
+    /// person
     #[arg(long, value_name = "ACTOR", value_parser = actor)]
     actor: Option<String>,
 
@@ -30,15 +31,18 @@ pub(crate) struct Audit {
     limit: usize,
 }
 
-/// Parses an actor or the name of a token.
+/// Parses an actor, the name of a token or a login.
 fn actor(text: &str) -> Result<String, String> {
     let name = match text.split_once(':') {
-        Some(("uid" | "token" | "file", name)) => name,
+        Some(("uid" | "token" | "file" | "github", name)) => name,
         _ => text,
     };
     match TokenName::parse(name) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("write uid:1000, token:7, file:ci or the name of a token".to_owned()),
+        Err(_) => Err(
+            "write uid:1000, token:7, file:ci, github:583231, the name of a token or a login"
+                .to_owned(),
+        ),
     }
 }
 
@@ -63,9 +67,10 @@ fn render(entries: &[AuditEntry]) -> String {
         return "(no entries)\n".to_owned();
     }
     let row = |entry: &AuditEntry| {
-        let actor = match &entry.token {
-            Some(name) => format!("{} ({name})", entry.actor),
-            None => entry.actor.clone(),
+        let actor = match (&entry.token, &entry.login) {
+            (Some(name), _) => format!("{} ({name})", entry.actor),
+            (None, Some(login)) => format!("{login} ({})", entry.actor),
+            (None, None) => entry.actor.clone(),
         };
         [
             time(entry.time),

@@ -5,18 +5,20 @@ use innkeeper_model::access::{
     CreateToken, CreatedToken, InvalidRole, Role, TokenName, TokenRecord, TokenState,
 };
 use innkeeper_model::preview::RepoName;
+use innkeeper_model::{Code, Failure};
 use jiff::Timestamp;
 
 use crate::arguments::token_lifetime;
 use crate::context::Context;
 use crate::describe::time;
-use crate::failure::Status;
+use crate::failure::{CommandError, Status};
 use crate::table::{or_dash, table};
 
 /// Create, list and revoke the tokens of other machines
 ///
-/// A token lets a person or program on another machine use this host through the gateway (gateway.enabled), with the rights
-/// of a role. Only root and tokens of the role admin can manage tokens.
+/// A token lets a program on another machine use this host through the gateway (gateway.enabled), with the rights of a role.
+/// The sessions of people who have logged in are in the list too, and can be revoked. Only root and the role admin can manage
+/// tokens.
 #[derive(Args, Debug)]
 #[command(disable_help_subcommand = true)]
 pub(crate) struct TokenCommands {
@@ -54,7 +56,7 @@ struct Create {
     expires: Option<u64>,
 }
 
-/// List the valid tokens
+/// List the valid tokens, and the sessions of people
 #[derive(Args, Debug)]
 struct List {
     /// List expired and revoked tokens too
@@ -62,12 +64,16 @@ struct List {
     all: bool,
 }
 
-/// Revoke a token: it is refused from then on
+/// Revoke a token, or end sessions of a person: they are refused from then on
 #[derive(Args, Debug)]
 struct Revoke {
-    /// Name of the token
-    #[arg(value_parser = TokenName::parse)]
-    name: TokenName,
+    /// Name of the token or session
+    #[arg(value_parser = TokenName::parse, required_unless_present = "person")]
+    name: Option<TokenName>,
+
+    /// End all sessions of a person: a login, or github:583231. The person can log in again while the configuration allows it
+    #[arg(long, value_name = "LOGIN", conflicts_with = "name")]
+    person: Option<String>,
 }
 
 fn role(text: &str) -> Result<Role, InvalidRole> {
@@ -134,14 +140,61 @@ impl List {
 
 impl Revoke {
     async fn run(self, cx: &Context) -> Status {
-        let name = &self.name;
-        let revoked: TokenRecord = cx.client.delete(&format!("/v1/tokens/{name}")).await?;
-        if cx.output.is_json() {
-            cx.output.value(&revoked)?;
-        } else {
-            cx.output.ok(format_args!("Token {name} is revoked."))?;
+        let names = match (self.name, self.person) {
+            (Some(name), _) => vec![name],
+            (None, person) => sessions_of(cx, &person.unwrap_or_default()).await?,
+        };
+        let mut revoked = Vec::new();
+        for name in &names {
+            let path = format!("/v1/tokens/{name}");
+            let record: TokenRecord = cx.client.delete(&path).await?;
+            let what = if record.person.is_some() {
+                "Session"
+            } else {
+                "Token"
+            };
+            if !cx.output.is_json() {
+                cx.output.ok(format_args!("{what} {name} is revoked."))?;
+            }
+            revoked.push(record);
+        }
+        match revoked.as_slice() {
+            _ if !cx.output.is_json() => {}
+            [one] => cx.output.value(one)?,
+            all => cx.output.value(&all)?,
         }
         Ok(0)
+    }
+}
+
+/// Returns the names of a person's valid sessions.
+async fn sessions_of(cx: &Context, person: &str) -> Result<Vec<TokenName>, CommandError> {
+    let tokens: Vec<TokenRecord> = cx.client.get("/v1/tokens").await?;
+    let now = cx.client.daemon_time(Timestamp::now());
+    let is_valid = |token: &&TokenRecord| token.state(now) == TokenState::Valid;
+    let is_of = |token: &&TokenRecord| {
+        token.person.as_ref().is_some_and(|one| {
+            one.login.as_str().eq_ignore_ascii_case(person) || one.id.to_string() == person
+        })
+    };
+    let names: Vec<_> = (tokens.iter().filter(is_valid).filter(is_of))
+        .map(|token| token.name.clone())
+        .collect();
+    if names.is_empty() {
+        let message = format!("'{}' has no session", person.escape_debug());
+        let failure = Failure::new(Code::TokenNotFound, message);
+        return Err(failure
+            .with_remedy("`innkeeper token list` shows the sessions of all people.")
+            .into());
+    }
+    Ok(names)
+}
+
+/// Returns the actor of a token as the audit log has it: for a session, the person.
+fn actor(token: &TokenRecord) -> String {
+    match &token.person {
+        Some(person) => person.to_string(),
+        None => format!("token:{}", token.id),
     }
 }
 
@@ -157,7 +210,7 @@ fn render(tokens: &[TokenRecord], now: Timestamp) -> String {
             token.state(now).to_string(),
             token.expires_at.map_or_else(|| "never".to_owned(), time),
             token.last_used_at.map_or_else(|| "never".to_owned(), time),
-            format!("token:{}", token.id),
+            actor(token),
         ]
     };
     let rows = tokens.iter().map(row).collect();

@@ -10,6 +10,7 @@ fn entry(seq: i64, actor: &str, verb: &str) -> AuditEntry {
         seq,
         time: time("10:00:00"),
         actor: actor.to_owned(),
+        login: None,
         token: None,
         source: None,
         verb: verb.to_owned(),

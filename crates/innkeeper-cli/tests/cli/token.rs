@@ -1,6 +1,8 @@
 use axum::Router;
 use axum::routing::delete;
-use innkeeper_model::access::{CreatedToken, Role, TokenId, TokenName, TokenRecord};
+use innkeeper_model::access::{
+    CreatedToken, Login, Person, Role, TokenId, TokenKind, TokenName, TokenRecord,
+};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
@@ -14,6 +16,8 @@ fn record(id: i64, name: &str) -> TokenRecord {
     TokenRecord {
         id: TokenId(id),
         name: TokenName::parse(name).expect("a name"),
+        kind: TokenKind::Token,
+        person: None,
         role: Role::Developer,
         repo: None,
         created_by: "uid:0".to_owned(),
@@ -21,6 +25,17 @@ fn record(id: i64, name: &str) -> TokenRecord {
         expires_at: None,
         last_used_at: None,
         revoked_at: None,
+    }
+}
+
+fn session(id: i64, name: &str) -> TokenRecord {
+    TokenRecord {
+        kind: TokenKind::Browser,
+        person: Some(Person {
+            id: "github:583231".parse().expect("a person"),
+            login: Login::parse("octocat").expect("a login"),
+        }),
+        ..record(id, name)
     }
 }
 
@@ -131,6 +146,7 @@ fn list_shows_valid_tokens_and_all_shows_the_rest() {
             repo: RepoName::parse("octo/web").ok(),
             ..record(4, "ci")
         },
+        session(5, "octocat.browser.3f9a1c"),
     ];
     let fake = Fake::new(Router::new().route("/v1/tokens", respond(&tokens)));
     assert_snapshot!(fake.innkeeper(&["token", "list"]).ok());
@@ -146,6 +162,38 @@ fn revoke_names_the_token() {
     let fake = Fake::new(Router::new().route("/v1/tokens/alice", route));
     assert_snapshot!(fake.innkeeper(&["token", "revoke", "alice"]).ok());
     assert_eq!(fake.requests(), ["DELETE /v1/tokens/alice"]);
+}
+
+#[test]
+fn revoke_ends_all_sessions_of_a_person() {
+    let tokens = [
+        record(1, "octocat"),
+        session(2, "octocat.browser.3f9a1c"),
+        TokenRecord {
+            revoked_at: Some(time("10:30:00")),
+            ..session(3, "octocat.laptop.aaaaaa")
+        },
+        session(4, "octocat.laptop.bbbbbb"),
+    ];
+    let routes = Router::new()
+        .route("/v1/tokens", respond(&tokens))
+        .route("/v1/tokens/octocat.browser.3f9a1c", respond(&tokens[1]))
+        .route("/v1/tokens/octocat.laptop.bbbbbb", respond(&tokens[3]));
+    let fake = Fake::new(routes);
+    assert_snapshot!(
+        fake.innkeeper(&["token", "revoke", "--person", "Octocat"])
+            .ok()
+    );
+    assert_eq!(
+        fake.requests(),
+        [
+            "GET /v1/tokens",
+            "DELETE /v1/tokens/octocat.browser.3f9a1c",
+            "DELETE /v1/tokens/octocat.laptop.bbbbbb"
+        ]
+    );
+    let nobody = fake.innkeeper(&["token", "revoke", "--person", "hubot"]);
+    assert_snapshot!(nobody.transcript());
 }
 
 #[test]

@@ -68,18 +68,18 @@ impl Session {
     /// Sends a call as the App's installation, or with the token.
     pub(crate) async fn send(&self, call: &ApiCall) -> Result<ApiResponse, GithubError> {
         let app = match &self.credentials {
-            Credentials::Token(token) => return self.transport.send(call, token).await,
+            Credentials::Token(token) => return self.transport.send(call, Some(token)).await,
             Credentials::App(app) => app,
         };
         let token = self.token(app).await?;
-        let response = self.transport.send(call, &token).await?;
+        let response = self.transport.send(call, Some(&token)).await?;
         if response.status != hyper::StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
         // The token was revoked, or the clock is wrong: one retry with a new token.
         self.forget(&token).await;
         let token = self.token(app).await?;
-        self.transport.send(call, &token).await
+        self.transport.send(call, Some(&token)).await
     }
 
     /// Sends a call as the App itself, rather than as its installation.
@@ -90,12 +90,12 @@ impl Session {
     ) -> Result<ApiResponse, GithubError> {
         let response = self
             .transport
-            .send(call, &app.token(self.skew.now())?)
+            .send(call, Some(&app.token(self.skew.now())?))
             .await?;
         if response.status == hyper::StatusCode::UNAUTHORIZED && self.skew.update(&response) {
             return self
                 .transport
-                .send(call, &app.token(self.skew.now())?)
+                .send(call, Some(&app.token(self.skew.now())?))
                 .await;
         }
         Ok(response)

@@ -81,11 +81,11 @@ impl Transport {
         })
     }
 
-    /// Sends a call, and retries it after transient failures and rate limits.
+    /// Sends a call, and retries it after transient failures and rate limits. `None` for a call without authorization.
     pub(crate) async fn send(
         &self,
         call: &ApiCall,
-        token: &Secret,
+        token: Option<&Secret>,
     ) -> Result<ApiResponse, GithubError> {
         let mut attempt = 1;
         self.wait_for_write_pace(call).await?;
@@ -175,7 +175,11 @@ impl Transport {
     }
 
     /// Makes one attempt and follows its redirects. Beyond the maximum, the redirect itself is the response.
-    async fn follow(&self, call: &ApiCall, token: &Secret) -> Result<ApiResponse, AttemptError> {
+    async fn follow(
+        &self,
+        call: &ApiCall,
+        token: Option<&Secret>,
+    ) -> Result<ApiResponse, AttemptError> {
         let mut path = call.path.clone();
         let mut redirects = 0;
         loop {
@@ -207,7 +211,7 @@ impl Transport {
         &self,
         call: &ApiCall,
         path: &str,
-        token: &Secret,
+        token: Option<&Secret>,
     ) -> Result<ApiResponse, AttemptError> {
         let request = self.request(call, path, token)?;
         let response = self.http.request(request).await.map_err(|error| {
@@ -237,25 +241,32 @@ impl Transport {
         &self,
         call: &ApiCall,
         path: &str,
-        token: &Secret,
+        token: Option<&Secret>,
     ) -> Result<Request<Full<Bytes>>, AttemptError> {
         let not_sent = |error: hyper::http::Error| AttemptError::NotSent(error.into());
-        let bearer = Secret::new(format!("Bearer {}", token.expose()));
-        let mut bearer = HeaderValue::from_str(bearer.expose())
-            .map_err(|_| AttemptError::NotSent("the token has an invalid character".into()))?;
-        bearer.set_sensitive(true);
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(format!("{}{}{path}", self.base.origin, self.base.prefix))
             .header(header::ACCEPT, call.accept)
-            .header(header::AUTHORIZATION, bearer)
             .header(header::USER_AGENT, USER_AGENT)
             .header("x-github-api-version", API_VERSION);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, bearer(token)?);
+        }
         if !call.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         request.body(Full::new(call.body.clone())).map_err(not_sent)
     }
+}
+
+/// Returns the header of a token.
+fn bearer(token: &Secret) -> Result<HeaderValue, AttemptError> {
+    let bearer = Secret::new(format!("Bearer {}", token.expose()));
+    let mut bearer = HeaderValue::from_str(bearer.expose())
+        .map_err(|_| AttemptError::NotSent("the token has an invalid character".into()))?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
 }
 
 impl AttemptError {

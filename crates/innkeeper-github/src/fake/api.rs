@@ -106,12 +106,18 @@ async fn installation(State(world): State<Shared>, Path(id): Path<u64>) -> ApiRe
     Ok(Json(body).into_response())
 }
 
-async fn user(Extension(caller): Extension<Caller>) -> ApiResult {
+async fn user(State(world): State<Shared>, Extension(caller): Extension<Caller>) -> ApiResult {
     if caller.login().ends_with("[bot]") {
         let message = "Resource not accessible by integration";
         return Err(error_response(StatusCode::FORBIDDEN, message));
     }
-    let mut response = Json(json!({ "login": caller.login() })).into_response();
+    let account = world
+        .lock()
+        .accounts
+        .get(caller.login())
+        .map(|account| account.id);
+    let body = json!({ "login": caller.login(), "id": account.unwrap_or(1) });
+    let mut response = Json(body).into_response();
     if let Caller::Token(rights) = &caller
         && let Some(scopes) = &rights.scopes
         && let Ok(scopes) = scopes.parse()
@@ -485,7 +491,7 @@ async fn redeliver_of_repo(
 }
 
 /// Returns one page of a list, with the link to the next one.
-fn paged(
+pub(super) fn paged(
     world: &World,
     page: &Page,
     headers: &HeaderMap,

@@ -8,6 +8,9 @@
 //! | `POST /repos/{owner}/{repo}/pulls/{number}/events/{action}` | | delivers an event to the webhook |
 //! | `POST /repos/{owner}/{repo}/pulls/{number}/comments` | [`PostComment`] | adds a comment and delivers its event to the webhook |
 //! | `PUT /repos/{owner}/{repo}/permissions/{login}` | `"write"` | sets a user's permission |
+//! | `PUT /accounts/{login}` | [`AccountRecord`] | adds or changes a person's account |
+//! | `PUT /oauth` | [`OauthRecord`] | registers the OAuth app |
+//! | `PUT /visitor` | `"octocat"` | sets the person whose browser is logged in |
 //! | `PUT /hook` | [`HookTarget`] | sets the webhook |
 //! | `POST /failures` | [`InjectedFailure`] | makes requests fail |
 //! | `DELETE /failures` | | ends all injected failures |
@@ -25,7 +28,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::middleware::{ErrorResponse, error_response};
-use super::world::{HookTarget, InjectedFailure, Pull};
+use super::world::{AccountRecord, HookTarget, InjectedFailure, OauthRecord, Pull};
 use super::{Shared, git, hook};
 
 #[derive(Deserialize)]
@@ -79,6 +82,9 @@ pub(super) fn routes() -> Router<Shared> {
             post(comment),
         )
         .route("/repos/{owner}/{repo}/permissions/{login}", put(permit))
+        .route("/accounts/{login}", put(put_account))
+        .route("/oauth", put(set_oauth))
+        .route("/visitor", put(set_visitor))
         .route("/hook", put(set_hook))
         .route("/failures", post(fail).delete(recover))
         .route("/requests", get(requests))
@@ -192,6 +198,25 @@ async fn permit(
     let found = found.ok_or_else(|| bad("unknown repository"))?;
     found.permissions.insert(login, permission);
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn put_account(
+    State(world): State<Shared>,
+    Path(login): Path<String>,
+    Json(account): Json<AccountRecord>,
+) -> StatusCode {
+    world.lock().accounts.insert(login, account);
+    StatusCode::NO_CONTENT
+}
+
+async fn set_oauth(State(world): State<Shared>, Json(app): Json<OauthRecord>) -> StatusCode {
+    world.lock().oauth = Some(app);
+    StatusCode::NO_CONTENT
+}
+
+async fn set_visitor(State(world): State<Shared>, Json(login): Json<String>) -> StatusCode {
+    world.lock().visitor = Some(login);
+    StatusCode::NO_CONTENT
 }
 
 async fn set_hook(State(world): State<Shared>, Json(hook): Json<HookTarget>) -> StatusCode {

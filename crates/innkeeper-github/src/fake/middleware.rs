@@ -204,7 +204,7 @@ fn is_from_app(token: &str, app: &AppRecord) -> bool {
 }
 
 /// Decodes base64url.
-fn decode_base64url(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode_base64url(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let (mut bits, mut count) = (0u32, 0);
     for digit in text.bytes() {

@@ -11,6 +11,7 @@ mod deployments;
 mod git;
 mod hook;
 mod middleware;
+mod oauth;
 mod reactions;
 mod world;
 
@@ -28,8 +29,9 @@ use tokio::task::JoinHandle;
 use crate::client::{App, CredentialsError};
 
 pub use world::{
-    AppRecord, CheckRunRecord, CommentRecord, DeliveryAttempt, DeploymentRecord, FailureKind,
-    HookTarget, InjectedFailure, Pull, Repo, Request, Rights, StatusRecord, World,
+    AccountRecord, AppRecord, CheckRunRecord, CommentRecord, DeliveryAttempt, DeploymentRecord,
+    FailureKind, HookTarget, InjectedFailure, OauthRecord, Pull, Repo, Request, Rights,
+    StatusRecord, World,
 };
 
 /// The state of all handlers.
@@ -65,10 +67,12 @@ impl FakeGithub {
             .merge(reactions::routes())
             .merge(checks::routes())
             .merge(deployments::routes())
+            .merge(oauth::api_routes())
             .layer(axum::middleware::from_fn_with_state(
                 world.clone(),
                 middleware::handle,
             ))
+            .merge(oauth::web_routes())
             .nest("/_fake", control::routes())
             .with_state(world.clone());
         let server = tokio::spawn(async move {

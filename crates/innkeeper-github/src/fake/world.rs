@@ -34,7 +34,47 @@ pub struct World {
     pub page_size: Option<usize>,
     /// Maximum number of entries of a folder's listing, if smaller than GitHub's.
     pub tree_limit: Option<usize>,
+    /// Accounts of people by login.
+    pub accounts: BTreeMap<String, AccountRecord>,
+    /// The OAuth app, if registered.
+    pub oauth: Option<OauthRecord>,
+    /// Login of the person whose browser is logged in at GitHub. They authorize every app.
+    pub visitor: Option<String>,
+    pub(super) codes: BTreeMap<String, IssuedCode>,
     pub(super) last_id: u64,
+}
+
+/// A person's account.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccountRecord {
+    /// Its number.
+    pub id: u64,
+    /// Logins of its organizations.
+    pub organizations: Vec<String>,
+    /// Its teams, as `organization/slug`.
+    pub teams: Vec<String>,
+}
+
+/// An OAuth app.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OauthRecord {
+    /// Its client id.
+    pub client_id: String,
+    /// Its client secret.
+    pub client_secret: String,
+    /// The address that browsers may return to.
+    pub callback: String,
+}
+
+/// A code that no program has exchanged yet.
+#[derive(Clone, Debug)]
+pub(super) struct IssuedCode {
+    pub(super) login: String,
+    pub(super) redirect: String,
+    pub(super) challenge: String,
+    pub(super) scope: String,
 }
 
 /// A repository.

@@ -7,6 +7,7 @@ mod deliveries;
 mod events;
 mod failures;
 mod limits;
+mod oauth;
 mod pulls;
 mod reports;
 mod signing_in;

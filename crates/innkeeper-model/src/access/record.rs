@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Role, TokenId, TokenName};
+use super::{Login, Person, Role, TokenId, TokenKind, TokenName};
 use crate::preview::RepoName;
 
 /// The maximum lifetime of a token that expires, in seconds: ten years.
@@ -43,6 +43,12 @@ pub struct TokenRecord {
     pub id: TokenId,
     /// Its name.
     pub name: TokenName,
+    /// Its kind: other kinds are sessions of people.
+    #[serde(default)]
+    pub kind: TokenKind,
+    /// The person whose session it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<Person>,
     /// Its rights.
     pub role: Role,
     /// The only repository whose previews it may use.
@@ -113,8 +119,12 @@ pub struct AuditEntry {
     pub seq: i64,
     /// When the request arrived.
     pub time: Timestamp,
-    /// The actor: `uid:1000` on the host, [`token:7` or `file:ci`](super::Actor) through the gateway.
+    /// The actor: `uid:1000` on the host; through the gateway, [`token:7` or `file:ci`](super::Actor), or
+    /// [`github:583231`](super::PersonId) for a person.
     pub actor: String,
+    /// The login of the actor, if it is a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
     /// The name of the actor's token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenName>,

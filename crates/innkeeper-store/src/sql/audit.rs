@@ -25,7 +25,7 @@ pub struct NewAuditEntry {
 /// Selects audit entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// Only those of this actor, or of a token with this name.
+    /// Only those of this actor, of a token with this name, or of the person with this login.
     pub actor: Option<String>,
     /// Only those from this time on.
     pub since: Option<Timestamp>,
@@ -79,9 +79,10 @@ pub(crate) fn list(
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
     let mut entries = sql::all(
         connection,
-        "SELECT audit.*, tokens.name AS token FROM audit
+        "SELECT audit.*, tokens.name AS token, persons.login AS login FROM audit
          LEFT JOIN tokens ON audit.actor = 'token:' || tokens.id
-         WHERE (:actor IS NULL OR audit.actor = :actor OR tokens.name = :actor)
+         LEFT JOIN persons ON audit.actor = 'github:' || persons.id
+         WHERE (:actor IS NULL OR audit.actor = :actor OR tokens.name = :actor OR persons.login = :actor)
              AND (:since IS NULL OR audit.time >= :since)
          ORDER BY audit.seq DESC LIMIT :limit",
         named_params! {
@@ -117,6 +118,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
         time: row.time("time")?,
         actor: row.get("actor")?,
         token: row.opt_text("token")?,
+        login: row.opt_text("login")?,
         source: row.get("source")?,
         verb: row.get("verb")?,
         object: row.get("object")?,

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use innkeeper_model::access::{Role, TokenId, TokenName};
+use innkeeper_model::access::{
+    Groups, Login, Person, PersonId, Role, TokenId, TokenKind, TokenName,
+};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::{Code, Explain};
-use innkeeper_store::{AuditFilter, AuditLimits, NewAuditEntry, NewToken, Store, StoredToken};
+use innkeeper_store::{
+    AuditFilter, AuditLimits, NewAuditEntry, NewSession, NewToken, Store, StoredPerson, StoredToken,
+};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
@@ -27,7 +31,33 @@ fn new(name: &str) -> NewToken {
         repo: Some(RepoName::parse("Octo/Web").expect("a repository")),
         created_by: "uid:0".to_owned(),
         expires_at: Timestamp::from_second(2_000_000_000).ok(),
+        session: None,
     }
+}
+
+fn person(id: u64, login: &str) -> StoredPerson {
+    StoredPerson {
+        person: Person {
+            id: PersonId(id),
+            login: Login::parse(login).expect("a login"),
+        },
+        groups: Groups {
+            organizations: vec!["octo".to_owned()],
+            teams: Vec::new(),
+        },
+    }
+}
+
+async fn session(store: &Store, name: &str, person: StoredPerson, expires: i64) -> StoredToken {
+    let new = NewSession {
+        name: token_name(name),
+        role: Role::Developer,
+        person,
+        kind: TokenKind::Device,
+        expires_at: Timestamp::from_second(expires).expect("a time"),
+    };
+    let created = store.create_session(new, |_| [7; 32]).await;
+    created.expect("creates")
 }
 
 /// The digest of a token's number, in place of its text.
@@ -73,6 +103,66 @@ async fn name_is_free_again_after_a_revocation_and_the_number_is_not() {
     let late = store.set_token_use(TokenId(1), Timestamp::now()).await;
     late.expect("is ignored");
     assert_eq!(store.tokens().await.expect("reads")[0], revoked);
+}
+
+#[tokio::test]
+async fn session_is_a_token_of_its_person() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    token(store, "ci").await;
+    let created = session(store, "mona.laptop", person(7, "mona"), 4_000_000_000).await;
+    let record = &created.record;
+    assert_eq!(
+        (
+            record.id,
+            record.kind,
+            record.role,
+            record.created_by.as_str()
+        ),
+        (TokenId(2), TokenKind::Device, Role::Developer, "github:7")
+    );
+    // A renamed account keeps its number; the login is that of the last time.
+    session(store, "lisa.laptop", person(7, "lisa"), 4_000_000_000).await;
+    let fixture = fixture.reopened().await;
+    let persons = fixture.store.persons().await.expect("reads");
+    assert_eq!(persons, [person(7, "lisa")]);
+    let tokens = fixture.store.tokens().await.expect("reads");
+    let of_lisa = tokens.iter().filter(|token| {
+        let person = token.record.person.as_ref();
+        person.is_some_and(|person| person.login.as_str() == "lisa")
+    });
+    assert_eq!(of_lisa.count(), 2);
+    let revoked = fixture.store.revoke_token(&token_name("mona.laptop")).await;
+    assert_eq!(revoked.expect("revokes").record.id, TokenId(2));
+}
+
+#[tokio::test]
+async fn sessions_are_bounded_and_old_ones_are_deleted() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    session(store, "old", person(7, "mona"), 1_000_000_000).await;
+    for number in 0..21 {
+        let name = format!("mona.{number}");
+        session(store, &name, person(7, "mona"), 4_000_000_000).await;
+    }
+    session(store, "hubot", person(8, "hubot"), 1_000_000_000).await;
+    let tokens = store.tokens().await.expect("reads");
+    let revoked: Vec<_> = (tokens.iter())
+        .filter(|token| token.record.revoked_at.is_some())
+        .map(|token| token.record.name.as_str())
+        .collect();
+    assert_eq!(revoked, ["mona.0"]);
+    // The newest stays, so that its number is never used again.
+    assert!(
+        !tokens
+            .iter()
+            .any(|token| token.record.name.as_str() == "old")
+    );
+    let newest = tokens.last().expect("a session");
+    assert_eq!(
+        (newest.record.name.as_str(), newest.record.id),
+        ("hubot", TokenId(23))
+    );
 }
 
 #[tokio::test]
@@ -204,7 +294,8 @@ async fn old_audit_entries_are_deleted_by_age_and_number() {
 fn database_refuses_changes_of_history() {
     let fixture = Fixture::new(SUBNET);
     let connection = Connection::open(database(fixture.directory.path())).expect("opens");
-    let setup = "INSERT INTO tokens (id, name, digest, role, created_by, created_at)
+    let setup = "INSERT INTO persons VALUES (1, 'mona', '{}');
+                 INSERT INTO tokens (id, name, digest, role, created_by, created_at)
                      VALUES (1, 'ci', zeroblob(32), 'viewer', 'uid:0', 0);
                  INSERT INTO audit (time, began_running, actor, verb, result)
                      VALUES (0, 0, 'uid:0', 'guest-create', 'ok');";
@@ -213,6 +304,8 @@ fn database_refuses_changes_of_history() {
         "DELETE FROM tokens",
         "UPDATE tokens SET role = 'admin'",
         "UPDATE tokens SET repo = 'a/b'",
+        "UPDATE tokens SET kind = 'browser'",
+        "UPDATE tokens SET person = 1",
         "UPDATE tokens SET digest = randomblob(32)",
         "UPDATE audit SET actor = 'uid:1'",
         "UPDATE audit SET result = 'forbidden'",

@@ -1,7 +1,7 @@
 //! Files of older versions are migrated with all their data. Each released version has a dump here, made with
 //! `sqlite3 innkeeper.db .dump`, which is never changed.
 
-use innkeeper_model::access::Role;
+use innkeeper_model::access::{Role, TokenKind};
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
 use innkeeper_model::{
@@ -9,7 +9,7 @@ use innkeeper_model::{
     OperationId, OperationState, OwnSystemState, RetainedId, Slot,
 };
 use innkeeper_store::{
-    AuditFilter, DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store,
+    AuditFilter, DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store, StoredToken,
 };
 use rusqlite::Connection;
 
@@ -17,12 +17,12 @@ use crate::dumps::{
     VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_9,
     VERSION_10, VERSION_11, VERSION_12, VERSION_13, VERSION_14, VERSION_15, VERSION_16, VERSION_17,
     VERSION_18, VERSION_19, VERSION_20, VERSION_21, VERSION_22, VERSION_23, VERSION_24, VERSION_25,
-    VERSION_26, VERSION_27, VERSION_28, VERSION_29,
+    VERSION_26, VERSION_27, VERSION_28, VERSION_29, VERSION_30,
 };
 use crate::support::{SUBNET, closure, database, name, open};
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 29;
+const NEWEST: i64 = 30;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -560,6 +560,23 @@ async fn version_29_is_migrated_with_its_data() {
         .map(|one| (one.seq, one.slug.as_str(), one.name.as_str()))
         .collect();
     assert_eq!(read, [(3, "web-7", "MAIL_KEY")]);
+}
+
+#[tokio::test]
+async fn version_30_is_migrated_with_its_data() {
+    let kinds = async |store: &Store| {
+        let tokens = store.tokens().await.expect("reads");
+        let kind = |token: StoredToken| (token.record.kind, token.record.person.is_some());
+        tokens.into_iter().map(kind).collect::<Vec<_>>()
+    };
+    let (_directory, store) = restore(VERSION_29);
+    assert_eq!(kinds(&store).await, [(TokenKind::Token, false); 2]);
+    assert_eq!(store.persons().await.expect("reads"), []);
+    let (_directory, store) = restore(VERSION_30);
+    let kinds = kinds(&store).await;
+    assert_eq!(kinds.last(), Some(&(TokenKind::Browser, true)));
+    let persons = store.persons().await.expect("reads");
+    assert_eq!(persons[0].groups.teams, ["octo/platform"]);
 }
 
 #[test]

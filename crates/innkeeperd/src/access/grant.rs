@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innkeeper_model::access::Role;
+use innkeeper_model::access::{Person, Role, TokenKind, TokenRecord};
 use innkeeper_model::preview::RepoName;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,8 @@ pub(crate) struct Grant {
     role: Role,
     repo: Option<RepoName>,
     expires_at: Option<Timestamp>,
+    /// The person of a session, and the session's kind.
+    session: Option<(Person, TokenKind)>,
     revoked: CancellationToken,
 }
 
@@ -26,8 +28,29 @@ impl Grant {
             role,
             repo,
             expires_at,
+            session: None,
             revoked: CancellationToken::new(),
         }
+    }
+
+    /// Creates the grant of a token.
+    pub(crate) fn of_token(record: &TokenRecord) -> Self {
+        let grant = Self::new(record.role, record.repo.clone(), record.expires_at);
+        match &record.person {
+            Some(person) => grant.of_person(person.clone(), record.kind),
+            None => grant,
+        }
+    }
+
+    /// Makes it that of a person's session.
+    pub(crate) fn of_person(self, person: Person, kind: TokenKind) -> Self {
+        let session = Some((person, kind));
+        Self { session, ..self }
+    }
+
+    /// Returns the person whose session it is, and the session's kind.
+    pub(crate) fn session(&self) -> Option<&(Person, TokenKind)> {
+        self.session.as_ref()
     }
 
     /// Returns the role.

@@ -6,8 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use innkeeper_host::{FileError, FileErrorExt};
-use innkeeper_model::access::{PublishedToken, TOKENS_FILE, TokensFile};
+use innkeeper_model::access::{PublishedToken, TOKENS_FILE, TokenKind, TokenState, TokensFile};
 use innkeeper_store::StoredToken;
+use jiff::Timestamp;
 use nix::unistd::Gid;
 
 use crate::socket::group_id;
@@ -94,11 +95,15 @@ impl Publisher {
     }
 }
 
-/// Returns the contents of the file: all tokens that are not revoked.
+/// Returns the contents of the file: all tokens that are not revoked, without the sessions that have expired.
 fn published(tokens: &[StoredToken]) -> TokensFile {
-    let valid = tokens
-        .iter()
-        .filter(|token| token.record.revoked_at.is_none());
+    let now = Timestamp::now();
+    let is_published = |token: &&StoredToken| match token.record.state(now) {
+        TokenState::Valid => true,
+        TokenState::Expired => token.record.kind == TokenKind::Token,
+        TokenState::Revoked => false,
+    };
+    let valid = tokens.iter().filter(is_published);
     let publish = |token: &StoredToken| PublishedToken {
         id: token.record.id,
         name: token.record.name.clone(),
@@ -118,7 +123,6 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use innkeeper_model::access::{Role, TokenId, TokenName, TokenRecord};
-    use jiff::Timestamp;
 
     use super::*;
 
@@ -128,6 +132,8 @@ mod tests {
             record: TokenRecord {
                 id: TokenId(id),
                 name: TokenName::parse("ci").expect("a name"),
+                kind: TokenKind::Token,
+                person: None,
                 role: Role::Admin,
                 repo: None,
                 created_by: "uid:0".to_owned(),

@@ -1,12 +1,12 @@
 //! Creation and revocation of tokens, and the rights of actors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use innkeeper_host::FileError;
 use innkeeper_model::access::{
     Actor, CreateToken, CreatedToken, MAX_TOKEN_LIFETIME, TokenId, TokenName, TokenRecord,
-    TokenText,
+    TokenState, TokenText,
 };
 use innkeeper_model::{Code, Failure};
 use innkeeper_service::Gateway;
@@ -17,7 +17,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::{Grant, Publisher};
+use super::{Grant, People, Publisher};
 use crate::api_error::ApiError;
 use crate::error::DaemonError;
 
@@ -27,7 +27,7 @@ const RECORD_USE_EVERY: SignedDuration = SignedDuration::from_secs(60);
 /// The tokens of other machines.
 #[derive(Clone)]
 pub(crate) struct Tokens {
-    store: Store,
+    pub(super) store: Store,
     publisher: Publisher,
     is_enabled: bool,
     /// The grant of the pairs in the gateway's own file of tokens.
@@ -35,7 +35,7 @@ pub(crate) struct Tokens {
     /// The tokens that are not revoked.
     valid: Arc<RwLock<BTreeMap<TokenId, Valid>>>,
     /// Held from a change until it is published, so that an older state never replaces a newer one.
-    changing: Arc<Mutex<()>>,
+    pub(super) changing: Arc<Mutex<()>>,
 }
 
 /// A token that is not revoked.
@@ -47,14 +47,15 @@ struct Valid {
 impl Valid {
     fn new(record: &TokenRecord) -> Self {
         Self {
-            grant: Grant::new(record.role, record.repo.clone(), record.expires_at),
+            grant: Grant::of_token(record),
             last_use: record.last_used_at,
         }
     }
 }
 
 impl Tokens {
-    /// Publishes the recorded tokens for the gateway, if it is enabled, and withdraws them otherwise.
+    /// Publishes the recorded tokens for the gateway, if it is enabled, and withdraws them otherwise. Sessions of people
+    /// whose role has changed end first.
     ///
     /// # Errors
     /// When the database cannot be read, or the file cannot be written.
@@ -62,6 +63,7 @@ impl Tokens {
         store: Store,
         publisher: Publisher,
         settings: &Gateway,
+        people: &People,
     ) -> Result<Self, DaemonError> {
         let tokens = Self {
             store,
@@ -71,6 +73,7 @@ impl Tokens {
             valid: Arc::default(),
             changing: Arc::default(),
         };
+        tokens.revoke_changed_sessions(people).await?;
         let recorded = tokens.store.tokens().await?;
         tokens.publish(&recorded)?;
         let records = recorded.iter().map(|token| &token.record);
@@ -126,30 +129,19 @@ impl Tokens {
         actor: &str,
     ) -> Result<CreatedToken, ApiError> {
         let expires_at = request.expires_seconds.map(expiry).transpose()?;
-        let mut secret = [0; 32];
-        // The kernel blocks until its generator is initialized, and never returns fewer than 256 bytes (getrandom(2)).
-        getrandom(&mut secret, GetRandomFlags::empty()).map_err(|error| {
-            ApiError(Failure::new(
-                Code::Internal,
-                format!("cannot create a random secret: {error}"),
-            ))
-        })?;
+        let secret = random_secret()?;
         let new = NewToken {
             name: request.name,
             role: request.role,
             repo: request.repo,
             created_by: actor.to_owned(),
             expires_at,
+            session: None,
         };
         let _changing = self.changing.lock().await;
         let digest = move |id| TokenText::new(id, &secret).digest();
         let StoredToken { record, .. } = self.store.create_token(new, digest).await?;
-        if let Err(failure) = self.republish().await {
-            self.discard(record.id, &record.name).await;
-            return Err(failure);
-        }
-        let valid = Valid::new(&record);
-        self.valid.write().insert(record.id, valid);
+        self.publish_new(&record).await?;
         let token = TokenText::new(record.id, &secret)
             .text()
             .expose()
@@ -159,6 +151,16 @@ impl Tokens {
             token,
             gateway_enabled: self.is_enabled,
         })
+    }
+
+    /// Publishes a token that was recorded, and accepts it from now on. Called with the lock `changing`.
+    pub(super) async fn publish_new(&self, record: &TokenRecord) -> Result<(), ApiError> {
+        if let Err(failure) = self.republish().await {
+            self.discard(record.id, &record.name).await;
+            return Err(failure);
+        }
+        self.valid.write().insert(record.id, Valid::new(record));
+        Ok(())
     }
 
     /// Revokes a token, and ends its streams. The daemon refuses it when this returns, also with an error.
@@ -179,8 +181,21 @@ impl Tokens {
         }
     }
 
+    /// Publishes the recorded tokens. Those that were revoked meanwhile, or have expired, have no rights any more.
     async fn republish(&self) -> Result<(), ApiError> {
         let tokens = self.store.tokens().await?;
+        let now = Timestamp::now();
+        let is_valid = |token: &&StoredToken| token.record.state(now) == TokenState::Valid;
+        let ids: BTreeSet<_> = (tokens.iter().filter(is_valid))
+            .map(|token| token.record.id)
+            .collect();
+        self.valid.write().retain(|id, valid| {
+            let is_valid = ids.contains(id);
+            if !is_valid {
+                valid.grant.end();
+            }
+            is_valid
+        });
         self.publish(&tokens).map_err(|error| {
             let message = format!(
                 "cannot write the tokens for innkeeper-gateway: {}",
@@ -197,6 +212,19 @@ impl Tokens {
             false => self.publisher.withdraw(),
         }
     }
+}
+
+/// Returns 32 random bytes.
+pub(super) fn random_secret() -> Result<[u8; 32], ApiError> {
+    let mut secret = [0; 32];
+    // The kernel blocks until its generator is initialized, and never returns fewer than 256 bytes (getrandom(2)).
+    getrandom(&mut secret, GetRandomFlags::empty()).map_err(|error| {
+        ApiError(Failure::new(
+            Code::Internal,
+            format!("cannot create a random secret: {error}"),
+        ))
+    })?;
+    Ok(secret)
 }
 
 /// Returns the end of a lifetime that begins now.
@@ -222,6 +250,7 @@ mod tests {
     use innkeeper_model::access::{Role, TOKENS_FILE, TokensFile};
 
     use super::*;
+    use crate::config::Config;
 
     async fn open(directory: &std::path::Path, is_enabled: bool) -> Tokens {
         let range = "10.100.0.0/16".parse().expect("a subnet");
@@ -231,7 +260,8 @@ mod tests {
             enabled: is_enabled,
             ..Gateway::default()
         };
-        let tokens = Tokens::open(store, publisher, &settings);
+        let people = People::new(&Config::default(), None);
+        let tokens = Tokens::open(store, publisher, &settings, &people);
         tokens.await.expect("opens")
     }
 
@@ -333,6 +363,7 @@ mod tests {
             repo: None,
             created_by: "uid:0".to_owned(),
             expires_at: Some(Timestamp::UNIX_EPOCH),
+            session: None,
         };
         let created = tokens.store.create_token(new, |_| [0; 32]).await;
         created.expect("creates");

@@ -4,7 +4,9 @@ use axum::extract::{ConnectInfo, RawPathParams, Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
-use innkeeper_model::access::{ACTOR_HEADER, Actor, Role, SOURCE_HEADER};
+use std::net::IpAddr;
+
+use innkeeper_model::access::{ACTOR_HEADER, Actor, Role, SOURCE_HEADER, TokenKind};
 use innkeeper_model::{Code, Failure};
 
 use tracing::info;
@@ -23,6 +25,13 @@ use crate::audit::AuditLog;
 pub(super) enum Needs {
     /// Nothing, not even a token.
     Nothing,
+    /// The gateway itself, without an actor: the begin and the end of a login. The API's own socket refuses the call, and so
+    /// does this one if the gateway passes it on for a client.
+    Gateway,
+    /// A person's session, in a browser or on a machine.
+    Session,
+    /// A person's session in a browser.
+    Browser,
     /// A role.
     Role(Role),
     /// The role admin, or a member of the group: upkeep of the host.
@@ -70,8 +79,12 @@ pub(super) async fn authorize(
     next: Next,
 ) -> Result<Response, ApiError> {
     let Gate { access, .. } = gate;
-    if access.needs == Needs::Nothing {
-        return Ok(next.run(request).await);
+    let has_actor = request.headers().contains_key(ACTOR_HEADER);
+    match (access.needs, peer) {
+        (Needs::Nothing, _) => return Ok(next.run(request).await),
+        (Needs::Gateway, Peer::Gateway) if !has_actor => return Ok(next.run(request).await),
+        (Needs::Gateway, _) => return Err(for_the_gateway()),
+        _ => {}
     }
     let caller = match peer {
         Peer::Local(uid) => Caller::local(uid),
@@ -106,11 +119,16 @@ fn remote(tokens: &Tokens, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let actor: Actor = single(headers, ACTOR_HEADER)
         .and_then(|text| text.parse().ok())
         .ok_or_else(unauthorized)?;
-    let source = single(headers, SOURCE_HEADER)
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(unauthorized)?;
+    let source = source(headers)?;
     let grant = tokens.grant(&actor).ok_or_else(unauthorized)?;
     Ok(Caller::remote(actor, source, grant))
+}
+
+/// Returns the address of the gateway's client.
+pub(super) fn source(headers: &HeaderMap) -> Result<IpAddr, ApiError> {
+    single(headers, SOURCE_HEADER)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(unauthorized)
 }
 
 /// Returns the value of a header that the request has exactly once.
@@ -131,7 +149,10 @@ impl Access {
     /// Refuses a caller without this access.
     fn check(self, caller: &Caller) -> Result<(), ApiError> {
         match self.needs {
-            Needs::Nothing => return Ok(()),
+            Needs::Nothing | Needs::Gateway => return Ok(()),
+            Needs::Session if caller.session().is_some() => return Ok(()),
+            Needs::Browser if is_browser(caller) => return Ok(()),
+            Needs::Session | Needs::Browser => return Err(for_people()),
             Needs::Host if caller.is_remote() => return Err(on_the_host()),
             Needs::Host => return Ok(()),
             Needs::Upkeep if !caller.is_remote() => return Ok(()),
@@ -157,8 +178,12 @@ pub(super) fn require(caller: &Caller, role: Role) -> Result<(), ApiError> {
     if caller.role() >= role {
         return Ok(());
     }
-    let (message, remedy) = match caller.is_remote() {
-        true => (
+    let (message, remedy) = match (caller.is_remote(), caller.person()) {
+        (true, Some(person)) => (
+            format!("this needs the role {role}, and {} has the role {}", person.login, caller.role()),
+            "Ask the host's administrator: [people] in its configuration gives roles to people and teams.".to_owned(),
+        ),
+        (true, None) => (
             format!(
                 "this needs the role {role}, and the token has the role {}",
                 caller.role()
@@ -167,7 +192,7 @@ pub(super) fn require(caller: &Caller, role: Role) -> Result<(), ApiError> {
                 "Use a token with that role: `innkeeper token create NAME --role {role}` on the host creates one."
             ),
         ),
-        false => (
+        (false, _) => (
             "only root may do this".to_owned(),
             "Run the command as root, with `sudo`.".to_owned(),
         ),
@@ -175,6 +200,20 @@ pub(super) fn require(caller: &Caller, role: Role) -> Result<(), ApiError> {
     Err(ApiError(
         Failure::new(Code::Forbidden, message).with_remedy(remedy),
     ))
+}
+
+fn is_browser(caller: &Caller) -> bool {
+    matches!(caller.session(), Some((_, TokenKind::Browser)))
+}
+
+fn for_people() -> ApiError {
+    let failure = Failure::new(Code::Forbidden, "this is for people who have logged in");
+    ApiError(failure.with_remedy("Log in on the page /login of the gateway's host in a browser."))
+}
+
+fn for_the_gateway() -> ApiError {
+    let failure = Failure::new(Code::Forbidden, "this is for innkeeper-gateway only");
+    ApiError(failure.with_remedy("Log in on the page /login of the gateway's host in a browser."))
 }
 
 fn on_the_host() -> ApiError {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use innkeeper_model::access::{Actor, Role};
+use innkeeper_model::access::{Actor, Person, Role, TokenId, TokenKind};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::{Code, Failure, Trust};
 
@@ -42,12 +42,43 @@ impl Caller {
         })
     }
 
-    /// Returns the caller as it is recorded with operations and as the owner of agents.
+    /// Returns the caller as it is recorded with operations and as the owner of agents. All sessions of a person are one.
     pub(crate) fn actor(&self) -> String {
+        match (&self.0, self.person()) {
+            (_, Some(person)) => person.id.to_string(),
+            (Who::Local(Some(uid)), _) => format!("uid:{uid}"),
+            (Who::Local(None), _) => "unknown".to_owned(),
+            (Who::Remote { actor, .. }, _) => actor.to_string(),
+        }
+    }
+
+    /// Returns the caller for messages: with the login of a person.
+    pub(crate) fn label(&self) -> String {
+        self.person()
+            .map_or_else(|| self.actor(), Person::to_string)
+    }
+
+    /// Returns the person whose session it is.
+    pub(crate) fn person(&self) -> Option<&Person> {
+        self.session().map(|(person, _)| person)
+    }
+
+    /// Returns the person whose session it is, and the session's kind.
+    pub(crate) fn session(&self) -> Option<&(Person, TokenKind)> {
         match &self.0 {
-            Who::Local(Some(uid)) => format!("uid:{uid}"),
-            Who::Local(None) => "unknown".to_owned(),
-            Who::Remote { actor, .. } => actor.to_string(),
+            Who::Remote { grant, .. } => grant.session(),
+            Who::Local(_) => None,
+        }
+    }
+
+    /// Returns the number of the caller's token.
+    pub(crate) fn token(&self) -> Option<TokenId> {
+        match &self.0 {
+            Who::Remote {
+                actor: Actor::Token(id),
+                ..
+            } => Some(*id),
+            _ => None,
         }
     }
 
@@ -119,6 +150,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 #[cfg(test)]
 mod tests {
+    use innkeeper_model::access::Login;
+
     use super::*;
 
     #[test]
@@ -133,5 +166,21 @@ mod tests {
         let actor = "token:1".parse().expect("an actor");
         let remote = Caller::remote(actor, [192, 0, 2, 7].into(), grant);
         assert_eq!(remote.trust(), Trust::Member, "also with the highest role");
+    }
+
+    #[test]
+    fn person_is_the_actor_of_each_session() {
+        let person = Person {
+            id: "github:583231".parse().expect("a person"),
+            login: Login::parse("octocat").expect("a login"),
+        };
+        for token in ["token:1", "token:2"] {
+            let grant = Grant::new(Role::Viewer, None, None);
+            let grant = grant.of_person(person.clone(), TokenKind::Device);
+            let actor = token.parse().expect("an actor");
+            let caller = Caller::remote(actor, [192, 0, 2, 7].into(), grant);
+            assert_eq!(caller.actor(), "github:583231");
+            assert_eq!(caller.label(), "octocat (github:583231)");
+        }
     }
 }

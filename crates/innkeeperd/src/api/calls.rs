@@ -16,7 +16,7 @@ use super::access::{Access, Gate, Needs, Scope, authorize};
 use super::openapi::Gated;
 use super::{
     Context, audit, connect, deliveries, events, exec, guests, host, openapi, previews, rest,
-    retained, secrets, snapshots, tokens,
+    retained, secrets, sessions, snapshots, tokens,
 };
 use crate::access::Tokens;
 use crate::audit::AuditLog;
@@ -72,6 +72,9 @@ fn gated<S: Clone + Send + Sync + 'static>(
 }
 
 const NOTHING: Needs = Needs::Nothing;
+const GATEWAY: Needs = Needs::Gateway;
+const SESSION: Needs = Needs::Session;
+const BROWSER: Needs = Needs::Browser;
 const VIEWER: Needs = Needs::Role(Role::Viewer);
 const DEVELOPER: Needs = Needs::Role(Role::Developer);
 const OPERATOR: Needs = Needs::Role(Role::Operator);
@@ -167,6 +170,12 @@ fn of_host() -> Vec<Call> {
         post("/v1/tokens", "token-create", ADMIN, Host, tokens::create),
         delete("/v1/tokens/{token}", "token-revoke", ADMIN, Host, tokens::revoke),
         get("/v1/audit", ADMIN, Host, audit::list),
+        post("/v1/logins", "login-begin", GATEWAY, Host, sessions::begin).without_effect(),
+        // Its handler writes the audit log: the call has no actor before it has an effect.
+        post("/v1/sessions", "login", GATEWAY, Host, sessions::finish).without_effect(),
+        post("/v1/sessions/device", "login-device", BROWSER, Host, sessions::create_for_device),
+        get("/v1/session", SESSION, Host, sessions::show),
+        delete("/v1/session", "logout", SESSION, Host, sessions::end),
         get("/v1/config", LOCAL, Host, host::config),
         post("/v1/prefetches", "prefetch", LOCAL, Host, host::prefetch),
         post("/v1/backups", "backup", LOCAL, Host, host::back_up),

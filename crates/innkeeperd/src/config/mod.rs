@@ -4,6 +4,7 @@
 
 mod audit;
 mod grace;
+mod people;
 mod pool;
 mod pressure;
 mod previews;
@@ -23,6 +24,7 @@ use innkeeper_model::api::{Check, ConfigReport, Verdict};
 use innkeeper_model::chain;
 pub use innkeeper_service::ConfigError;
 use innkeeper_service::{Settings, Webhook};
+pub use people::PeopleSettings;
 pub use pool::{PoolSettings, WarmSettings};
 pub use pressure::PressureSettings;
 pub use previews::{
@@ -42,8 +44,13 @@ pub type Loaded = innkeeper_service::Loaded<Config>;
 
 impl Settings for Config {
     const WITHOUT_DEFAULT: &'static [&'static str] = Webhook::WITHOUT_DEFAULT;
-    const OPEN_TABLES: &'static [&'static str] =
-        &["nix.options", "previews.repositories", "quotas.actors"];
+    const OPEN_TABLES: &'static [&'static str] = &[
+        "nix.options",
+        "previews.repositories",
+        "quotas.actors",
+        "people.teams",
+        "people.users",
+    ];
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.check_values()?;

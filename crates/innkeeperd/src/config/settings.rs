@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::audit::AuditSettings;
+use super::people::PeopleSettings;
 use super::pool::PoolSettings;
 use super::pressure::PressureSettings;
 use super::previews::{
@@ -77,6 +78,8 @@ pub struct Config {
     pub dns: Dns,
     /// The program that accepts requests of other machines, and the socket on which it passes them on.
     pub gateway: Gateway,
+    /// Logins of people.
+    pub people: PeopleSettings,
     /// The audit log.
     pub audit: AuditSettings,
     /// Limits of other machines' agents.
@@ -278,6 +281,7 @@ impl Default for Config {
             pages: Pages::default(),
             dns: Dns::default(),
             gateway: Gateway::default(),
+            people: PeopleSettings::default(),
             audit: AuditSettings::default(),
             quotas: QuotaSettings::default(),
             log: Log::default(),
@@ -471,6 +475,7 @@ impl Config {
         self.pages.validate(&self.runtime_dir)?;
         self.dns.validate()?;
         self.gateway.validate()?;
+        self.people.validate()?;
         if self.intake_socket() == self.socket() {
             return invalid(
                 "webhook.intake",

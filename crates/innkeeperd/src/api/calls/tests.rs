@@ -5,17 +5,20 @@ use std::fmt::Write as _;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Request, StatusCode};
-use innkeeper_model::access::{ACTOR_HEADER, CreateToken, Role, SOURCE_HEADER, TokenName};
+use innkeeper_model::access::{
+    ACTOR_HEADER, CreateToken, Groups, Login, Person, Role, SOURCE_HEADER, TokenKind, TokenName,
+};
 use innkeeper_model::preview::RepoName;
 use innkeeper_service::Gateway;
-use innkeeper_store::{AuditFilter, Store};
+use innkeeper_store::{AuditFilter, Store, StoredPerson};
+use jiff::SignedDuration;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::access::{Publisher, Tokens};
+use crate::access::{Admission, People, Publisher, Tokens};
 use crate::api::Peer;
 use crate::audit::AuditLog;
-use crate::config::AuditSettings;
+use crate::config::{AuditSettings, Config};
 
 /// The daemon's parts that decide about access.
 struct Fixture {
@@ -33,7 +36,8 @@ async fn fixture() -> Fixture {
     let range = "10.100.0.0/16".parse().expect("a subnet");
     let store = Store::open(&directory.path().join("innkeeper.db"), range).expect("opens");
     let publisher = Publisher::new(directory.path(), "no-such-group-of-tests");
-    let tokens = Tokens::open(store.clone(), publisher, &Gateway::default()).await;
+    let people = People::new(&Config::default(), None);
+    let tokens = Tokens::open(store.clone(), publisher, &Gateway::default(), &people).await;
     let tokens = tokens.expect("opens");
     for repo in [None, RepoName::parse("octo/web").ok()] {
         for role in ROLES {
@@ -47,12 +51,33 @@ async fn fixture() -> Fixture {
             assert!(tokens.create(request, "uid:0").await.is_ok());
         }
     }
+    for kind in [TokenKind::Browser, TokenKind::Device] {
+        let session = tokens.create_session(session(kind));
+        assert!(session.await.is_ok());
+    }
     let audit = AuditLog::new(store.clone(), &AuditSettings::default());
     Fixture {
         store,
         tokens,
         audit,
         _directory: directory,
+    }
+}
+
+/// A session of a person with the role developer.
+fn session(kind: TokenKind) -> Admission {
+    Admission {
+        person: StoredPerson {
+            person: Person {
+                id: "github:583231".parse().expect("a person"),
+                login: Login::parse("octocat").expect("a login"),
+            },
+            groups: Groups::default(),
+        },
+        role: Role::Developer,
+        kind,
+        machine: None,
+        lifetime: SignedDuration::from_hours(1),
     }
 }
 
@@ -121,6 +146,9 @@ async fn each_cell_of_role_and_call_is_decided() {
     ]) {
         callers.push((name, Peer::Gateway, of(&format!("token:{id}"))));
     }
+    for (id, name) in (9..).zip(["browser", "device"]) {
+        callers.push((name, Peer::Gateway, of(&format!("token:{id}"))));
+    }
     let mut table = String::new();
     for (name, ..) in &callers {
         write!(table, "{name} ").expect("a string");
@@ -186,6 +214,30 @@ async fn gateway_cannot_claim_more_than_an_actor() {
 }
 
 #[tokio::test]
+async fn changes_of_a_person_are_recorded_with_the_person() {
+    let fixture = fixture().await;
+    let calls = all();
+    let call = |path| calls.iter().find(|call| call.path == path).expect("a call");
+    for actor in ["token:9", "token:10"] {
+        let created = request(&fixture, call("/v1/builds"), Peer::Gateway, &of(actor)).await;
+        assert_eq!(created, StatusCode::OK);
+    }
+    let entries = async |actor: &str| {
+        let filter = AuditFilter {
+            actor: Some(actor.to_owned()),
+            limit: 10,
+            ..AuditFilter::default()
+        };
+        fixture.store.audit(filter).await.expect("reads")
+    };
+    let of_person = entries("github:583231").await;
+    assert_eq!(of_person.len(), 2);
+    let login = of_person[0].login.as_ref().map(Login::as_str);
+    assert_eq!((login, &of_person[0].token), (Some("octocat"), &None));
+    assert_eq!(entries("Octocat").await, of_person);
+}
+
+#[tokio::test]
 async fn changes_are_audited_and_refusals_and_queries_are_not() {
     let fixture = fixture().await;
     for call in all() {
@@ -199,7 +251,7 @@ async fn changes_are_audited_and_refusals_and_queries_are_not() {
     };
     let entries = fixture.store.audit(filter).await.expect("reads");
     let mut found: Vec<_> = entries.iter().map(|entry| entry.verb.as_str()).collect();
-    let allowed = |call: &Call| call.access.needs != LOCAL;
+    let allowed = |call: &Call| !matches!(call.access.needs, LOCAL | SESSION | BROWSER);
     let mut expected: Vec<_> = (all().iter())
         .filter(|call| allowed(call))
         .filter_map(|call| call.access.audit)
@@ -221,10 +273,10 @@ async fn changes_are_audited_and_refusals_and_queries_are_not() {
         destroyed.token.as_ref().map(TokenName::as_str),
         Some("admin")
     );
-    // Only the check of a configuration is a POST without an effect.
+    // The check of a configuration has no effect, nor has the begin of a login; its end writes the log itself.
     let silent: Vec<_> = (all().iter())
         .filter(|call| call.method != "GET" && call.access.audit.is_none())
         .map(|call| call.path)
         .collect();
-    assert_eq!(silent, ["/v1/preview-checks"]);
+    assert_eq!(silent, ["/v1/logins", "/v1/sessions", "/v1/preview-checks"]);
 }

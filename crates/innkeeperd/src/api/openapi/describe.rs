@@ -296,6 +296,8 @@ fn tag(path: &str) -> &str {
 fn role(needs: Needs) -> &'static str {
     match needs {
         Needs::Nothing => "none",
+        Needs::Gateway => "gateway",
+        Needs::Session | Needs::Browser => "person",
         Needs::Role(role) => role.as_str(),
         Needs::Upkeep => Role::Admin.as_str(),
         Needs::Host => "host",
@@ -305,6 +307,11 @@ fn role(needs: Needs) -> &'static str {
 fn describe_access(access: Access) -> String {
     let needs = match access.needs {
         Needs::Nothing => "Requires no token.".to_owned(),
+        Needs::Gateway => {
+            "For innkeeper-gateway itself only: it refuses requests of clients.".to_owned()
+        }
+        Needs::Session => "Requires the session of a person.".to_owned(),
+        Needs::Browser => "Requires the session of a person in a browser.".to_owned(),
         Needs::Host => "Works on the host only: the gateway refuses it.".to_owned(),
         Needs::Role(role) => format!("Requires the role `{role}`."),
         Needs::Upkeep => {
@@ -312,7 +319,7 @@ fn describe_access(access: Access) -> String {
         }
     };
     let scope = match (access.needs, access.scope) {
-        (Needs::Nothing | Needs::Host, _) => "",
+        (Needs::Nothing | Needs::Host | Needs::Gateway | Needs::Session | Needs::Browser, _) => "",
         (_, Scope::Host) => " Refuses tokens of one repository.",
         (_, Scope::Own) => {
             " A developer changes its own agents only. Refuses tokens of one repository."

@@ -1,6 +1,9 @@
 //! Descriptions of the calls about the host, tokens and deliveries.
 
-use innkeeper_model::access::{AuditEntry, CreateToken, CreatedToken, ReadyReport, TokenRecord};
+use innkeeper_model::access::{
+    AuditEntry, BeginLogin, CreateDeviceSession, CreateToken, CreatedSession, CreatedToken,
+    FinishLogin, LoginPage, ReadyReport, SessionView, TokenRecord,
+};
 use innkeeper_model::api::{
     Accepted, BackupRequest, BuildRequest, ConfigReport, DoctorReport, GcReport, GcRequest,
     PoolReport, RestoreRequest, SlotReport, Status,
@@ -13,7 +16,7 @@ use super::describe::{Description, delete, get, post};
 
 #[rustfmt::skip]
 pub(super) fn all() -> Vec<Description> {
-    use Code::{BackupFailed, BackupInvalid, BuildUsersMissing, DeliveryNotFound, FlakeRefused, FlakeUnset, GuestBusy, GuestExists, GuestNotFound, HostInUse, InvalidName, KernelFeatureMissing, NixMissing, OperationNotFound, TokenExists, TokenNotFound};
+    use Code::{BackupFailed, BackupInvalid, BuildUsersMissing, DeliveryNotFound, FlakeRefused, FlakeUnset, GuestBusy, GuestExists, GuestNotFound, HostInUse, InvalidName, KernelFeatureMissing, LoginDisabled, LoginRefused, NixMissing, OperationNotFound, TokenExists, TokenNotFound, TooManyRequests};
     vec![
         get("/v1/ready", "ready", "Reports whether the parts of the host work that every guest needs.")
             .returns::<ReadyReport>()
@@ -44,6 +47,14 @@ pub(super) fn all() -> Vec<Description> {
             .takes::<CreateToken>().returns::<CreatedToken>().fails(&[TokenExists]),
         delete("/v1/tokens/{token}", "token-revoke", "Revokes a token.")
             .returns::<TokenRecord>().fails(&[TokenNotFound]),
+        post("/v1/logins", "login-begin", "Returns the address of GitHub's page for a login.")
+            .takes::<BeginLogin>().returns::<LoginPage>().fails(&[LoginDisabled]),
+        post("/v1/sessions", "login", "Completes a login. The audit log has it as `login`, with the person.")
+            .takes::<FinishLogin>().returns::<CreatedSession>().fails(&[LoginDisabled, LoginRefused, TooManyRequests]),
+        post("/v1/sessions/device", "login-device", "Creates a session of the same person on another machine.")
+            .takes::<CreateDeviceSession>().returns::<CreatedSession>(),
+        get("/v1/session", "session-show", "Returns the session.").returns::<SessionView>(),
+        delete("/v1/session", "logout", "Ends the session.").returns::<TokenRecord>(),
         get("/v1/audit", "audit", "Lists changes, the oldest first.")
             .query::<audit::Filter>().returns_list::<AuditEntry>(),
         get("/v1/config", "config", "Returns the effective configuration.").returns::<ConfigReport>(),
