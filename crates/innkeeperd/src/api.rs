@@ -14,6 +14,7 @@ mod host;
 mod listener;
 mod openapi;
 mod previews;
+mod rejection;
 mod response;
 mod rest;
 mod retained;
@@ -26,6 +27,7 @@ mod visible;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::map_response;
 use axum::{Extension, Router};
 use innkeeper_engine::Engine;
 use innkeeper_model::api::ConfigReport;
@@ -95,5 +97,6 @@ pub(crate) fn router(context: Context) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(Extension(document))
+        .layer(map_response(rejection::as_failure))
         .with_state(context)
 }

@@ -212,7 +212,9 @@ impl Description {
             let body = RequestBodyBuilder::new()
                 .content("application/json", content.build())
                 .required(Some(required(body.required)));
-            operation = operation.request_body(Some(body.build()));
+            operation = operation
+                .request_body(Some(body.build()))
+                .response("413", failure(&[Code::InvalidRequest]));
         }
         for (status, response) in &self.responses {
             operation = operation.response(status.to_string(), response.clone());
