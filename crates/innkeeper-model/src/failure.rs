@@ -10,7 +10,6 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident => $kind:ident, $text:literal;)*) => {
         /// The stable name of a failure, for programs to act on. Codes are never renamed or reused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[non_exhaustive]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $text)] $code,)*

@@ -15,7 +15,7 @@ use crate::preview::{
     ServiceName,
 };
 use crate::{
-    Cpus, GuestName, Installable, MemorySize, Secret, SnapshotLabel, StorePath, UserIdCount,
+    Code, Cpus, GuestName, Installable, MemorySize, Secret, SnapshotLabel, StorePath, UserIdCount,
 };
 
 macro_rules! schemas {
@@ -48,7 +48,15 @@ fn number(minimum: u32, maximum: u32) -> ObjectBuilder {
         .maximum(Some(f64::from(maximum)))
 }
 
+/// The names of the codes: utoipa does not see those that a macro gives to serde.
+fn codes() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .enum_values(Some(Code::ALL.iter().map(|code| code.as_str())))
+}
+
 schemas! {
+    Code: "The stable name of a failure, for programs to act on. Codes are never renamed or reused.", codes();
     GuestName: "The name of a guest or preview: a DNS label in lower case.",
         text("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", "web-1");
     SnapshotLabel: "The label of a snapshot.",

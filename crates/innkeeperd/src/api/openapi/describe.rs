@@ -133,10 +133,24 @@ impl Description {
         self.response(status, description, json(schema))
     }
 
-    /// Adds the response to a success, a stream with values of a type.
-    pub(super) fn streams_of<T: ToSchema>(mut self, media_type: &str, description: &str) -> Self {
+    /// Adds the response to a success, any object as JSON.
+    pub(super) fn returns_object(self, description: &str) -> Self {
+        let object = ObjectBuilder::new().schema_type(Type::Object).build();
+        self.response(200, description, json(RefOr::T(object.into())))
+    }
+
+    /// Adds the response to a success: server-sent events with values of a type as their data.
+    pub(super) fn sends_events_of<T: ToSchema>(mut self, description: &str) -> Self {
         self.reference::<T>();
-        self.streams(media_type, description)
+        let content = ContentBuilder::new().build();
+        let response = ResponseBuilder::new().content("text/event-stream", content);
+        self.response(200, description, response)
+    }
+
+    /// Adds the response to a success: values of a type as JSON, one on each line.
+    pub(super) fn streams_lines_of<T: ToSchema>(mut self, description: &str) -> Self {
+        self.reference::<T>();
+        self.streams("application/x-ndjson", description)
     }
 
     /// Adds the response to a success, as text of a media type.

@@ -22,14 +22,14 @@ pub(super) fn all() -> Vec<Description> {
             .returns::<ReadyReport>()
             .responds::<ReadyReport>(503, "Parts do not work: the report lists them."),
         get("/v1/openapi.json", "openapi", "Returns this document.")
-            .streams("application/json", "The document, OpenAPI 3.1."),
+            .returns_object("The document, OpenAPI 3.1."),
         get("/v1/status", "status", "Returns an overview of the daemon.").returns::<Status>(),
         get("/v1/usage", "usage", "Lists the resource usage of the guests, the busiest first.").returns_list::<GuestUsage>(),
         get("/v1/operations/{id}", "operation-show", "Returns an operation.")
             .returns::<Operation>().fails(&[OperationNotFound]),
         get("/v1/events", "events", "Streams events: the recorded ones, then with `follow` new ones. `Last-Event-ID` resumes a stream.")
             .query::<events::EventQuery>()
-            .streams_of::<Event>("text/event-stream", "Server-sent events, each with an `Event` as JSON.")
+            .sends_events_of::<Event>("Server-sent events, each with an `Event` as JSON.")
             .fails(&[OperationNotFound, InvalidName]),
         post("/v1/builds", "build", "Builds a closure.")
             .takes::<BuildRequest>().accepts::<Accepted>()

@@ -71,7 +71,7 @@ pub(super) fn all() -> Vec<Description> {
             .returns::<RestReport>().fails(GUEST),
         on_preview(get("/v1/previews/{slug}/logs", "preview-logs", "Returns the end of a preview's log, with `follow` new lines too."))
             .query::<LogQuery>().query::<previews::LogSelection>()
-            .streams_of::<LogLine>("application/x-ndjson", "A `LogLine` as JSON on each line, by time.").fails(GUEST).fails(&[Code::UnitFailed]),
+            .streams_lines_of::<LogLine>("A `LogLine` as JSON on each line, by time.").fails(GUEST).fails(&[Code::UnitFailed]),
         on_preview(get("/v1/previews/{slug}/explain", "preview-explain", "Diagnoses a preview."))
             .returns::<PreviewExplanation>(),
         on_preview(post("/v1/previews/{slug}/update", "preview-update", "Builds a preview's branch again."))

@@ -90,3 +90,14 @@ fn document_on_disk_is_current() {
          `INNKEEPER_RENEW_DOCS=1 cargo nextest run -p innkeeperd document_on_disk_is_current`"
     );
 }
+
+#[test]
+fn codes_have_their_stable_names() {
+    let document: Value = serde_json::from_str(&document()).expect("JSON");
+    let codes = &document["components"]["schemas"]["Code"]["enum"];
+    let expected: Vec<_> = innkeeper_model::Code::ALL
+        .iter()
+        .map(|code| code.as_str())
+        .collect();
+    assert_eq!(codes, &serde_json::json!(expected));
+}
