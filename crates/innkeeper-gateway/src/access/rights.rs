@@ -47,6 +47,8 @@ type Key = (TokenId, GuestName, Visibility);
 #[derive(Clone, Debug, Default)]
 struct Decision {
     made: Option<(Instant, bool)>,
+    /// The last time at which innkeeperd did not decide.
+    failed: Option<Instant>,
     /// Held while one is requested.
     request: Arc<tokio::sync::Mutex<()>>,
 }
@@ -100,16 +102,21 @@ impl Rights {
         }
     }
 
-    /// Requests a decision, or waits for one that is being requested.
+    /// Requests a decision, or waits for one that is being requested. All who wait share its failure: while innkeeperd hangs,
+    /// visitors do not queue for one timeout after the other.
     async fn decide(
         &self,
         key: &Key,
         decision: Decision,
         source: IpAddr,
     ) -> Result<bool, Undecided> {
+        let begun = Instant::now();
         let _held = decision.request.lock().await;
-        let made = self.decision(key, Instant::now()).made;
-        if let Some((at, may)) = made
+        let latest = self.decision(key, begun);
+        if latest.failed.is_some_and(|at| begun <= at) {
+            return Err(Undecided);
+        }
+        if let Some((at, may)) = latest.made
             && at.elapsed() < MAX_AGE
         {
             return Ok(may);
@@ -137,14 +144,24 @@ impl Rights {
         let path = format!("/v1/previews/{slug}");
         let actor = Actor::Token(*session);
         let response = timeout(TIMEOUT, self.daemon.get_as(&path, &actor, source)).await;
-        let may = match response.ok()?.ok()?.status() {
-            StatusCode::OK => true,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => false,
-            _ => return None,
+        let status = response
+            .ok()
+            .and_then(Result::ok)
+            .map(|response| response.status());
+        let may = match status {
+            Some(StatusCode::OK) => Some(true),
+            Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => {
+                Some(false)
+            }
+            _ => None,
         };
         let mut decisions = self.decisions.lock();
-        decisions.entry(key.clone()).or_default().made = Some((at, may));
-        Some(may)
+        let decision = decisions.entry(key.clone()).or_default();
+        match may {
+            Some(may) => decision.made = Some((at, may)),
+            None => decision.failed = Some(Instant::now()),
+        }
+        may
     }
 }
 
@@ -234,6 +251,30 @@ mod tests {
         let daemon = serve(&socket, StatusCode::INTERNAL_SERVER_ERROR);
         let old = Fixture::new(&socket, MAX_AGE, true);
         assert_eq!(old.may_see(Visibility::Private).await, Err(Undecided));
+        daemon.abort();
+    }
+
+    #[tokio::test]
+    async fn visitors_who_wait_share_a_failure() {
+        let directory = tempfile::tempdir().expect("directory");
+        let socket = directory.path().join("gateway.sock");
+        let listener = UnixListener::bind(&socket).expect("listens");
+        let requests = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&requests);
+        let daemon = tokio::spawn(async move {
+            loop {
+                drop(listener.accept().await.expect("accepts"));
+                *counted.lock() += 1;
+            }
+        });
+        let old = Fixture::new(&socket, MAX_AGE, true);
+        let visitors = (0..20).map(|_| old.may_see(Visibility::Private));
+        let visitors = futures_util::future::join_all(visitors).await;
+        assert!(visitors.iter().all(|may| *may == Err(Undecided)));
+        assert_eq!(*requests.lock(), 1);
+        // A later visitor requests one again.
+        assert_eq!(old.may_see(Visibility::Private).await, Err(Undecided));
+        assert_eq!(*requests.lock(), 2);
         daemon.abort();
     }
 
