@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::failures::Failures;
 use crate::pairs::Pairs;
 use crate::published::{Published, Unknown};
+use crate::session;
 
 /// The authentication scheme of tokens (RFC 6750).
 const SCHEME: &str = "Bearer ";
@@ -43,7 +44,8 @@ impl Credentials {
         }
     }
 
-    /// Authenticates a request. A token of `innkeeper token` is accepted while its address is limited: it cannot be guessed,
+    /// Authenticates a request: by its token, or by the cookie of a session if it has none. The caller must check first that a
+    /// page of this host made a request with the cookie. A token of `innkeeper token` is accepted while its address is limited: it cannot be guessed,
     /// and other users of the address must not be able to lock its owner out.
     ///
     /// # Errors
@@ -54,7 +56,15 @@ impl Credentials {
         client: IpAddr,
     ) -> Result<Actor, Denial> {
         let now = Instant::now();
-        let actor = match bearer(headers) {
+        let cookie = match headers.contains_key(header::AUTHORIZATION) {
+            true => None,
+            false => session::of(headers),
+        };
+        let text = match &cookie {
+            Some(session) => Some(session.text().expose()),
+            None => bearer(headers),
+        };
+        let actor = match text {
             None => None,
             Some(text) => match TokenText::parse(text) {
                 Ok(token) => match self.published.accepts(&token) {
@@ -71,10 +81,20 @@ impl Credentials {
                 }
             },
         };
-        actor.ok_or_else(|| match self.failures.count(client, now) {
+        actor.ok_or_else(|| self.deny(client, now))
+    }
+
+    /// Counts a request without a valid token.
+    pub(crate) fn deny(&self, client: IpAddr, now: Instant) -> Denial {
+        match self.failures.count(client, now) {
             None => Denial::Unauthorized,
             Some(wait) => Denial::TooMany(wait),
-        })
+        }
+    }
+
+    /// Returns the time for which an address must cause no further failure, if it has caused too many.
+    pub(crate) fn wait(&self, client: IpAddr, now: Instant) -> Option<Duration> {
+        self.failures.wait(client, now)
     }
 
     /// Reports whether a token of innkeeperd is valid.

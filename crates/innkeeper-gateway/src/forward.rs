@@ -112,7 +112,14 @@ impl Daemon {
         self.request(request).await
     }
 
-    async fn request(&self, request: Request<Body>) -> Result<Response<Incoming>, Refusal> {
+    /// Sends a request of the gateway itself.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub(crate) async fn request(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Refusal> {
         let mut connection = self.connect(false).await?;
         let response = connection.send_request(request).await;
         response.map_err(|error| self.unavailable(&error))

@@ -27,12 +27,16 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Headers of a request that end here: innkeeperd never sees a token.
-const PRIVATE: [HeaderName; 4] = [
+const PRIVATE: [HeaderName; 5] = [
     header::AUTHORIZATION,
     header::COOKIE,
+    CSRF_HEADER,
     header::EXPECT,
     header::FORWARDED,
 ];
+
+/// The header with the CSRF token of a session, which `GET /v1/session` returns.
+pub(crate) const CSRF_HEADER: HeaderName = HeaderName::from_static("x-innkeeper-csrf");
 
 /// Returns the protocol of the API that a request switches to, if it does.
 pub(crate) fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -68,6 +72,16 @@ pub(crate) fn of_request(mut headers: HeaderMap, actor: &Actor, source: IpAddr) 
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
+    }
+    headers
+}
+
+/// Returns the headers of a request of the gateway itself, on behalf of a client that is not known yet.
+pub(crate) fn of_gateway(source: IpAddr) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::HOST, HeaderValue::from_static("innkeeper"));
+    if let Ok(value) = HeaderValue::try_from(source.to_canonical().to_string()) {
+        headers.insert(HeaderName::from_static(SOURCE_HEADER), value);
     }
     headers
 }

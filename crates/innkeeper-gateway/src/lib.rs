@@ -22,7 +22,9 @@
 //! | `published` | the digests of tokens that innkeeperd writes |
 //! | `watched` | files of innkeeperd, read again when they change |
 //! | [`pairs`] | tokens of a file that another program manages, read again on SIGHUP |
+//! | `login`, with a diagram of its own | logins of people in a browser, and their pages |
 //! | [`session`] | the cookie of a person's session |
+//! | `browser` | the check that a page of this host made a request with that cookie |
 //! | `failures` | the rate limit of failures, by address |
 //! | `forward`, `upload`, `download`, `tunnel` | requests that innkeeperd responds to |
 //! | `patient` | a connection whose response is read even when innkeeperd does not take the whole request |
@@ -32,6 +34,7 @@
 //! | `metrics` | counters, on an address of their own |
 
 pub mod access;
+mod browser;
 pub mod config;
 mod credentials;
 mod download;
@@ -39,6 +42,7 @@ mod error;
 mod failures;
 mod forward;
 mod headers;
+mod login;
 mod metrics;
 pub mod pairs;
 mod patient;

@@ -3,17 +3,18 @@
 //! The steps are ordered by trust: innkeeperd receives nothing of a request without a valid token, and no body is read before
 //! its token was verified, except to discard it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, StatusCode};
+use axum::http::{Request, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use innkeeper_service::server::{Link, client_address};
+use innkeeper_service::server::Link;
 use innkeeper_service::{LogThrottle, PeerQuota, PeerSlot};
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,6 +28,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::ready::Ready;
 use crate::refuse::Refusal;
 use crate::upload::{self, Pace};
+use crate::{browser, session};
 
 /// The maximum number of requests and tunnels that are passed on at a time: innkeeperd accepts 256 connections from the gateway,
 /// and its own state must be readable meanwhile.
@@ -37,16 +39,16 @@ const DISCARD_SHARE: usize = 16;
 
 /// State that all requests share.
 pub(crate) struct Context {
-    credentials: Arc<Credentials>,
+    pub(crate) credentials: Arc<Credentials>,
     metrics: Metrics,
-    daemon: Daemon,
+    pub(crate) daemon: Daemon,
     ready: Ready,
     /// The requests that are passed on: those of each address, half of all at most, and all together.
     addresses: PeerQuota,
     forwards: Arc<Semaphore>,
     discards: PeerQuota,
     /// The servers in front of Caddy.
-    proxies: Vec<IpNet>,
+    pub(crate) proxies: Vec<IpNet>,
     pace: Pace,
     denials: LogThrottle,
 }
@@ -74,15 +76,24 @@ impl Context {
 
     /// Counts a refusal, and returns its response.
     fn refuse(&self, refusal: Refusal) -> Response {
-        self.metrics.count(match refusal {
-            Refusal::Unauthorized | Refusal::NoPass => Outcome::Unauthorized,
-            Refusal::TooManyFailures(_) => Outcome::Limited,
-            Refusal::TooManyRequests => Outcome::Busy,
-            Refusal::NotFound => Outcome::NotFound,
-            Refusal::TooSlow => Outcome::Slow,
-            Refusal::Unavailable => Outcome::Unavailable,
-        });
+        self.metrics.count(outcome(refusal));
         refusal.into_response()
+    }
+
+    /// Counts a request without a valid session, and returns its refusal.
+    pub(crate) fn deny(&self, source: IpAddr) -> Refusal {
+        self.log_denial();
+        let denial = self.credentials.deny(source, Instant::now());
+        let refusal = refusal_of(denial);
+        self.metrics.count(outcome(refusal));
+        refusal
+    }
+
+    /// Occupies a slot of a request to innkeeperd. `None` while the client's address, or all together, occupy all.
+    pub(crate) fn slot(&self, source: IpAddr) -> Option<(PeerSlot, OwnedSemaphorePermit)> {
+        let address = self.addresses.acquire(source);
+        let total = Arc::clone(&self.forwards).try_acquire_owned().ok();
+        address.zip(total)
     }
 
     /// Logs a request without a valid token, throttled.
@@ -93,19 +104,41 @@ impl Context {
     }
 }
 
+/// Returns the counter of a refusal.
+fn outcome(refusal: Refusal) -> Outcome {
+    match refusal {
+        Refusal::Unauthorized | Refusal::NoPass => Outcome::Unauthorized,
+        Refusal::TooManyFailures(_) => Outcome::Limited,
+        Refusal::TooManyRequests => Outcome::Busy,
+        Refusal::NotFound => Outcome::NotFound,
+        Refusal::CrossSite => Outcome::Unauthorized,
+        Refusal::TooSlow => Outcome::Slow,
+        Refusal::Unavailable => Outcome::Unavailable,
+    }
+}
+
+fn refusal_of(denial: Denial) -> Refusal {
+    match denial {
+        Denial::Unauthorized => Refusal::Unauthorized,
+        Denial::TooMany(wait) => Refusal::TooManyFailures(wait),
+        Denial::Unknown => Refusal::Unavailable,
+    }
+}
+
 /// Returns the service for all requests.
-pub(crate) fn router(context: Context) -> Router {
+pub(crate) fn router(context: Arc<Context>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(respond)
-        .layer(axum::middleware::map_response(
-            async |mut response: Response| {
-                headers::protect(response.headers_mut());
-                response
-            },
-        ))
-        .with_state(Arc::new(context))
+        .layer(map_response(protected))
+        .with_state(context)
+}
+
+/// Adds the headers of every response.
+pub(crate) async fn protected(mut response: Response) -> Response {
+    headers::protect(response.headers_mut());
+    response
 }
 
 /// The program responds.
@@ -130,14 +163,12 @@ async fn readyz(State(context): State<Arc<Context>>) -> (StatusCode, String) {
     }
 }
 
-async fn respond(
+pub(crate) async fn respond(
     State(context): State<Arc<Context>>,
     Extension(link): Extension<Link>,
     request: Request<Body>,
 ) -> Response {
-    // Only Caddy and root can connect, so a request without the header is root's.
-    let source = client_address(request.headers(), &context.proxies);
-    let source = source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let source = context.source(request.headers());
     let result = match admit(&context, request, source) {
         Ok(admitted) => {
             let held = (admitted.slot, context.metrics.begin());
@@ -183,23 +214,23 @@ fn admit(
     let Some(uri) = headers::api_uri(&head.uri) else {
         return Err((Refusal::NotFound, body));
     };
+    if !head.headers.contains_key(header::AUTHORIZATION)
+        && let Some(session) = session::of(&head.headers)
+        && !browser::is_own(&head.method, &head.headers, &session)
+    {
+        return Err((Refusal::CrossSite, body));
+    }
     let actor = match context.credentials.authenticate(&head.headers, source) {
         Ok(actor) => actor,
         Err(denial) => {
-            let refusal = match denial {
-                Denial::Unauthorized => Refusal::Unauthorized,
-                Denial::TooMany(wait) => Refusal::TooManyFailures(wait),
-                Denial::Unknown => Refusal::Unavailable,
-            };
+            let refusal = refusal_of(denial);
             if denial != Denial::Unknown {
                 context.log_denial();
             }
             return Err((refusal, body));
         }
     };
-    let address = context.addresses.acquire(source);
-    let total = Arc::clone(&context.forwards).try_acquire_owned().ok();
-    let Some(slot) = address.zip(total) else {
+    let Some(slot) = context.slot(source) else {
         return Err((Refusal::TooManyRequests, body));
     };
     let protocol = headers::protocol(&head.headers);

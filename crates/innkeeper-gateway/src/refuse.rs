@@ -17,6 +17,8 @@ const RETRY_SECONDS: u64 = 2;
 pub(crate) enum Refusal {
     /// It has no valid token.
     Unauthorized,
+    /// It has the cookie of a session, and no page of this host made it.
+    CrossSite,
     /// Its preview is not public, and it has no valid pass or token of it.
     NoPass,
     /// Too many requests of its address had none.
@@ -46,6 +48,11 @@ impl Refusal {
                 Code::Unauthorized,
                 "the request has no valid token",
                 "Send `Authorization: Bearer <token>`, with a token of `innkeeper token create`.",
+            ),
+            Self::CrossSite => (
+                Code::Forbidden,
+                "the request has the cookie of a session, and did not come from a page of this host",
+                "Send the headers Origin and X-Innkeeper-CSRF from a page of this host, or use a token.",
             ),
             Self::NoPass => (
                 Code::Unauthorized,
@@ -84,6 +91,7 @@ impl Refusal {
     fn status(self) -> StatusCode {
         match self {
             Self::Unauthorized | Self::NoPass => StatusCode::UNAUTHORIZED,
+            Self::CrossSite => StatusCode::FORBIDDEN,
             Self::TooManyFailures(_) | Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -96,7 +104,11 @@ impl Refusal {
         match self {
             Self::TooManyFailures(wait) => Some(wait.as_secs().max(1)),
             Self::TooManyRequests | Self::Unavailable => Some(RETRY_SECONDS),
-            Self::Unauthorized | Self::NoPass | Self::NotFound | Self::TooSlow => None,
+            Self::Unauthorized
+            | Self::CrossSite
+            | Self::NoPass
+            | Self::NotFound
+            | Self::TooSlow => None,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::access::{self, Access, Key};
 use crate::config::{Config, Loaded};
 use crate::credentials::Credentials;
 use crate::error::GatewayError;
+use crate::login;
 use crate::metrics::{self, Metrics};
 use crate::pairs::Pairs;
 use crate::published::Published;
@@ -83,12 +84,11 @@ async fn serve(loaded: &Loaded) -> Result<(), GatewayError> {
         metrics.clone(),
     );
     let access = Arc::new(access);
-    let app = receive::router(Context::new(
-        config,
-        Arc::clone(&credentials),
-        metrics.clone(),
-    ))
-    .merge(access::entrance(Arc::clone(&access)));
+    let context = Context::new(config, Arc::clone(&credentials), metrics.clone());
+    let context = Arc::new(context);
+    let app = receive::router(Arc::clone(&context))
+        .merge(login::router(context))
+        .merge(access::entrance(Arc::clone(&access)));
     let (stop, stopped) = watch::channel(false);
     let visits = serve_visits(config, &mut passed, access, stopped);
     let mut terminate = handle(SignalKind::terminate())?;

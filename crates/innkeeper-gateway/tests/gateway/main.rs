@@ -5,6 +5,7 @@ mod caddy;
 mod limits;
 mod logins;
 mod operation;
+mod people;
 mod relay;
 mod streams;
 mod support;

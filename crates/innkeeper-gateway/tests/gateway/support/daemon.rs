@@ -13,7 +13,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use innkeeper_model::access::{GATEWAY_SOCKET, ReadyReport};
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
@@ -25,6 +27,8 @@ pub(crate) struct Received {
     pub(crate) method: Method,
     pub(crate) uri: String,
     pub(crate) headers: HeaderMap,
+    /// The body of a call of a login; empty for others.
+    pub(crate) body: String,
 }
 
 impl Received {
@@ -143,17 +147,26 @@ async fn respond(
     if path == "/v1/ready" {
         return Ok(ready(&state));
     }
-    state.received.lock().push(Received {
+    let mut received = Received {
         method: request.method().clone(),
         uri: request.uri().to_string(),
         headers: request.headers().clone(),
-    });
+        body: String::new(),
+    };
+    if path == "/v1/logins" {
+        let body = request.body_mut().collect().await.expect("a body");
+        received.body = String::from_utf8(body.to_bytes().to_vec()).expect("text");
+    }
+    state.received.lock().push(received);
     let mut response = Response::new(Body::empty());
     if state.missing.lock().contains(&path) {
         *response.status_mut() = StatusCode::NOT_FOUND;
         return Ok(response);
     }
     match path.as_str() {
+        "/v1/logins" | "/v1/sessions" | "/v1/session" => {
+            *response.body_mut() = Body::from(login(&path, request.method()));
+        }
         "/v1/events" | "/v1/logs" => {
             let kind = match path.as_str() {
                 "/v1/events" => "text/event-stream",
@@ -211,6 +224,31 @@ async fn respond(
         }
     }
     Ok(response)
+}
+
+/// Returns the response to a call of a login: the session is that of the token 9.
+fn login(path: &str, method: &Method) -> String {
+    let mut session = json!({
+        "person": { "id": 583_231, "login": "octocat" },
+        "role": "developer",
+        "kind": "browser",
+        "name": "octocat.browser.ababab",
+        "expires_at": Timestamp::now() + SignedDuration::from_hours(12),
+    });
+    match (path, method) {
+        ("/v1/logins", _) => json!({ "url": "https://github.test/authorize?state=x" }),
+        ("/v1/sessions", _) => {
+            session["token"] = super::token(9).text().expose().into();
+            session
+        }
+        (_, &Method::DELETE) => json!({
+            "id": 9, "name": "octocat.browser.ababab", "role": "developer", "repo": null,
+            "created_by": "github:583231", "created_at": Timestamp::now(), "expires_at": null,
+            "last_used_at": null, "revoked_at": Timestamp::now(),
+        }),
+        _ => session,
+    }
+    .to_string()
 }
 
 fn ready(state: &State) -> Response<Body> {
