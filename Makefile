@@ -66,7 +66,7 @@ test-vm: deps programs ## In virtual machines, what needs LVM, limits or a plug 
 soak: deps programs ## All scenarios in both tiers, a storm of requests, and an hour of pings, ROUNDS times: before a release; two hours for each round
 	@for ((round = 1; round <= $(ROUNDS); round++)); do \
 	  echo "== round $$round of $(ROUNDS)"; \
-	  INNKEEPER_STORM_REQUESTS=10000 INNKEEPER_STORM_GUESTS=20 INNKEEPER_STORM_KILLS=5 INNKEEPER_STORM_SLEEPS=1 \
+	  INNKEEPER_STORM_REQUESTS=10000 INNKEEPER_STORM_GUESTS=20 INNKEEPER_STORM_KILLS=5 \
 	    cargo test --quiet --workspace --locked --test previews rest_storm -- --nocapture; \
 	  cargo test --quiet --workspace --locked --test previews rest_pings -- --ignored --nocapture; \
 	  for tier in native vm; do BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run "$$tier"; done; \

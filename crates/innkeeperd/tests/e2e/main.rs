@@ -12,6 +12,7 @@
 
 mod access;
 mod cli;
+mod clients;
 mod concurrency;
 mod crash;
 mod full_disk;

@@ -20,8 +20,6 @@ const REQUESTS: &str = "INNKEEPER_STORM_REQUESTS";
 const GUESTS: &str = "INNKEEPER_STORM_GUESTS";
 const KILLS: &str = "INNKEEPER_STORM_KILLS";
 const SEED: &str = "INNKEEPER_STORM_SEED";
-/// 1 puts guests to sleep also before the last kill, which loses a request now and then: its response is 503.
-const SLEEPS: &str = "INNKEEPER_STORM_SLEEPS";
 
 /// Concurrent requests.
 const CLIENTS: usize = 12;
@@ -272,13 +270,7 @@ fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
 }
 
 /// Changes levels at random until the end. The daemon may be away, or refuse: nothing depends on a single change.
-fn disturb(
-    client: &Client,
-    targets: &[Target],
-    mut random: Random,
-    sleeps: &AtomicBool,
-    ended: &AtomicBool,
-) {
+fn disturb(client: &Client, targets: &[Target], mut random: Random, ended: &AtomicBool) {
     while !ended.load(Ordering::Relaxed) {
         random.pause(40);
         let target = &targets[random.index(targets.len())];
@@ -288,7 +280,7 @@ fn disturb(
         };
         match random.below(10) {
             0..4 => call("pause"),
-            4..7 if sleeps.load(Ordering::Relaxed) => {
+            4..7 => {
                 if let Ok(_unused) = target.used.try_write() {
                     call("sleep");
                     await_sleep(client, &target.slug);
@@ -355,7 +347,6 @@ fn requests_to_resting_guests_are_answered_once() {
         AtomicUsize::new(0),
         AtomicBool::new(false),
     );
-    let sleeps = AtomicBool::new(setting(SLEEPS, 0) == 1);
     let failures = Mutex::new(Vec::new());
     let work = || {
         loop {
@@ -374,8 +365,7 @@ fn requests_to_resting_guests_are_answered_once() {
     };
     let daemon = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(work)).collect();
-        let disturbance =
-            scope.spawn(|| disturb(&client, &targets, Random(!seed), &sleeps, &ended));
+        let disturbance = scope.spawn(|| disturb(&client, &targets, Random(!seed), &ended));
         for kill in 1..=kills {
             let reached = requests * kill / (kills + 1);
             while done.load(Ordering::Relaxed) < reached {
@@ -384,7 +374,6 @@ fn requests_to_resting_guests_are_answered_once() {
             daemon.kill();
             daemon = host.sandbox.start_with(QUIET);
         }
-        sleeps.store(true, Ordering::Relaxed);
         for client in clients {
             client.join().expect("no panic");
         }

@@ -26,7 +26,7 @@ pub(crate) enum Fixture {
     AgentBroken,
     /// systemd as init.
     Systemd,
-    /// A small init that starts the real sshd.
+    /// A small init that starts the real sshd, and `/etc/boot` of the guest's own files.
     Ssh,
     /// No init.
     NoInit,
