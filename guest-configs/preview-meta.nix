@@ -34,7 +34,8 @@ let
       inherit (host) prefix;
       routes = map plainRoute host.routes;
     }) preview.extraHosts;
-  };
+  }
+  // lib.optionalAttrs (preview.visibility != null) { inherit (preview) visibility; };
   json = builtins.toJSON plain;
   missing = builtins.filter (name: !builtins.hasAttr name config.systemd.services) (
     [ preview.setupService ] ++ preview.appServices
@@ -104,6 +105,17 @@ in
               );
               default = [ ];
               description = "More host names. Apps add theirs.";
+            };
+            visibility = mkOption {
+              type = types.nullOr (
+                types.enum [
+                  "public"
+                  "team"
+                  "private"
+                ]
+              );
+              default = null;
+              description = "The visitors: `public` (everybody), `team` (people who may log in on the host) or `private` (people who may read the repository). The host's setting applies if it is stricter, or with null.";
             };
           };
           config = lib.mkIf (entries != [ ]) (import ./preview-app/meta.nix { inherit lib; } entries);

@@ -25,11 +25,22 @@ let
   };
 
   hasDomain = cfg.domain != null;
+
+  # The settings that need the gateway: of all repositories, and of single ones.
+  notPublic = lib.optional (
+    cfg.visibility != "public"
+  ) "services.innkeeper.previews.visibility is \"${cfg.visibility}\""
+  ++ lib.mapAttrsToList (
+    repository: settings:
+    "services.innkeeper.settings.previews.repositories.\"${repository}\".visibility is \"${settings.visibility}\""
+  ) (lib.filterAttrs (_: settings: (settings.visibility or "public") != "public") repositories);
+  repositories = innkeeper.settings.previews.repositories or { };
 in
 {
   imports = [
     ./manager/options.nix
     ./caddy.nix
+    ./gateway.nix
     ./pages.nix
     ./postgresql.nix
     ./webhook.nix
@@ -58,6 +69,19 @@ in
       description = ''
         The folder with the secrets that previews may request, as {file}`<owner>/<repository>.env` in lower case. Only
         root can enter it. `innkeeper secret set` writes files there.
+      '';
+    };
+    visibility = mkOption {
+      type = types.enum [
+        "public"
+        "team"
+        "private"
+      ];
+      default = "public";
+      description = ''
+        The visitors of previews: `public` (everybody), `team` (people who may log in on this host) or `private` (people who
+        may read the repository on GitHub). A repository's file and a command can only be stricter. The last two need
+        {option}`services.innkeeper.gateway`.
       '';
     };
     databases = mkOption {
@@ -120,6 +144,10 @@ in
         message = "services.innkeeper.previews.databases is true and services.innkeeper.postgresql.enable is false: previews with database = \"host\" would fail. Set services.innkeeper.previews.databases = false;, or remove the other line.";
       }
       {
+        assertion = notPublic == [ ] || innkeeper.gateway.enable;
+        message = "${lib.concatStringsSep " and " notPublic}, and services.innkeeper.gateway.enable is false: nobody could be admitted. Set services.innkeeper.gateway.enable = true;, or write \"public\".";
+      }
+      {
         assertion = cfg.nixpkgs.path != null;
         message = "services.innkeeper.previews.nixpkgs.path is not set: previews could not be evaluated. It comes with innkeeper.nixosModules of the flake; without it, write for example nixpkgs.path = \"\${nixpkgs}\";.";
       }
@@ -135,6 +163,7 @@ in
       settings = {
         previews = {
           secrets_dir = cfg.secretsDirectory;
+          inherit (cfg) visibility;
         }
         // lib.optionalAttrs (cfg.domain != null) { inherit (cfg) domain; };
         evaluation = {

@@ -220,6 +220,10 @@ in
     previews-have-no-webhook = withPreviews { webhook.enable = false; };
     previews-have-no-webhook-secret = withPreviews { webhook.secretFile = lib.mkForce null; };
     previews-have-no-postgresql = withPreviews { postgresql.enable = false; };
+    previews-have-no-gateway = withPreviews {
+      previews.visibility = "team";
+      settings.previews.repositories."octo/web".visibility = "private";
+    };
     previews-have-no-nixpkgs = withPreviews { previews.nixpkgs.path = lib.mkForce null; };
     previews-have-another-domain = withPreviews { caddy.domain = "preview.example.com"; };
     previews-certificate-is-given-twice = withPreviews { caddy.certificate.internal = true; };

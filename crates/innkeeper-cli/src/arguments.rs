@@ -3,8 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::access::MAX_TOKEN_LIFETIME;
-use innkeeper_model::preview::{InvalidSlug, parse_existing_slug};
+use innkeeper_model::access::{MAX_TOKEN_LIFETIME, SHARE_LIFETIME};
+use innkeeper_model::preview::{InvalidSlug, Visibility, parse_existing_slug};
 use innkeeper_model::{
     Code, Explain, GuestName, IdlePolicy, Installable, InvalidInstallable, MAX_KEEPALIVE,
 };
@@ -75,6 +75,21 @@ pub(crate) fn idle_policy(text: &str) -> Result<IdlePolicy, String> {
     found.ok_or_else(|| "write sleep, pause or always-on".to_owned())
 }
 
+/// A visibility, or `default`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VisibilityWord(pub(crate) Option<Visibility>);
+
+/// Parses a visibility, or `default`.
+pub(crate) fn visibility(text: &str) -> Result<VisibilityWord, String> {
+    if text == "default" {
+        return Ok(VisibilityWord(None));
+    }
+    let found = text
+        .parse()
+        .map(|visibility| VisibilityWord(Some(visibility)));
+    found.map_err(|_| "write public, team, private or default".to_owned())
+}
+
 /// Parses the time of a keepalive, in seconds.
 pub(crate) fn keepalive_time(text: &str) -> Result<u64, String> {
     let time: Option<SignedDuration> = text.parse().ok();
@@ -95,6 +110,15 @@ pub(crate) fn token_lifetime(text: &str) -> Result<u64, String> {
     match (1..=MAX_TOKEN_LIFETIME).contains(&seconds) {
         true => Ok(seconds),
         false => Err("a token expires after one second at least and ten years at most".to_owned()),
+    }
+}
+
+/// Parses the lifetime of a share link or a preview's token, in seconds.
+pub(crate) fn grant_lifetime(text: &str) -> Result<u64, String> {
+    let seconds = token_lifetime(text)?;
+    match seconds <= SHARE_LIFETIME.1 {
+        true => Ok(seconds),
+        false => Err("a share link or token of a preview expires after a year at most".to_owned()),
     }
 }
 

@@ -33,6 +33,7 @@
 //! Settings and errors of a driver do not: a driver wraps its errors in the opaque [`FacilityError`]. This crate
 //! touches nothing of the machine and depends on no driver's library.
 
+mod access_list;
 mod closures;
 mod databases;
 mod error;
@@ -53,6 +54,7 @@ mod secrets;
 mod traffic;
 mod units;
 
+pub use access_list::AccessList;
 pub use closures::{Built, Closures, Effort, ProgressSink};
 pub use databases::{DatabaseAccess, DatabaseSpec, Databases};
 pub use error::FacilityError;

@@ -23,6 +23,8 @@ pub struct RouteSpec {
     pub extra_hosts: Vec<ExtraHost>,
     /// The target of requests.
     pub state: RouteState,
+    /// True if visitors are checked before anything is served: the preview is not public.
+    pub checked: bool,
 }
 
 /// The target of requests.
@@ -65,6 +67,13 @@ pub trait Routes: Resource {
     /// # Errors
     /// When the files of the routes cannot be read.
     async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError>;
+
+    /// Has the visitors of the preview's present route checked, or not, and returns when that is in force. The change is atomic.
+    /// Without a route it has no effect.
+    ///
+    /// # Errors
+    /// When the files of the routes cannot be read or written. The former state stays in force then.
+    async fn set_checked(&self, preview: &GuestName, checked: bool) -> Result<(), FacilityError>;
 
     /// Makes requests faster of routes that have not changed for a while. Call it every few seconds; most calls change nothing.
     ///

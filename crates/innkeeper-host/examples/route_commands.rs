@@ -65,6 +65,7 @@ fn spec(slug: &str, routes: Vec<RouteRule>, state: RouteState) -> Outcome<RouteS
         routes,
         extra_hosts: Vec::new(),
         state,
+        checked: false,
     })
 }
 
@@ -85,6 +86,7 @@ fn config(directory: &Path, port: u16, pages: &Path) -> CaddyConfig {
         tls: Tls::None,
         port: Some(port),
         pages: pages.to_owned(),
+        access: None,
         resolver: None,
         guest_port: None,
         is_https: false,

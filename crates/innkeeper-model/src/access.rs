@@ -10,6 +10,7 @@
 //! | [`ACTOR_HEADER`] | an [`Actor`]: `token:7`, `file:ci` |
 //! | [`SOURCE_HEADER`] | the client's IP address |
 
+mod grant;
 mod person;
 mod record;
 mod token;
@@ -20,6 +21,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use grant::{
+    BYPASS_LIFETIME, CreateGrant, CreatedGrant, GrantRecord, MAX_GRANTS, SHARE_LIFETIME,
+};
 pub use person::{
     BeginLogin, CreateDeviceSession, CreatedSession, FinishLogin, Groups, InvalidLogin,
     InvalidPerson, Login, LoginPage, Person, PersonId, SessionView, TokenKind,

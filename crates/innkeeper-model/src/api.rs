@@ -55,6 +55,11 @@
 //! | `POST /v1/previews/{slug}/wake` | | 202, [`Accepted`] |
 //! | `GET /v1/previews/{slug}/rest` | | [`RestReport`] |
 //! | `POST /v1/previews/{slug}/idle` | [`IdleRequest`] | [`RestReport`] |
+//! | `GET /v1/previews/{slug}/visibility` | | [`VisibilityReport`](crate::preview::api::VisibilityReport) |
+//! | `POST /v1/previews/{slug}/visibility` | [`SetVisibility`](crate::preview::api::SetVisibility) | [`VisibilityReport`](crate::preview::api::VisibilityReport), when it is in force |
+//! | `GET /v1/previews/{slug}/grants` | | list of [`GrantRecord`](crate::access::GrantRecord) that have not expired |
+//! | `POST /v1/previews/{slug}/grants` | [`CreateGrant`](crate::access::CreateGrant) | [`CreatedGrant`](crate::access::CreatedGrant) |
+//! | `DELETE /v1/previews/{slug}/grants/{id}` | | [`GrantRecord`](crate::access::GrantRecord) |
 //! | `POST /v1/previews/{slug}/keepalive` | [`KeepaliveRequest`] | [`RestReport`], when the guest is awake |
 //! | `POST /v1/previews/{slug}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
 //! | `POST /v1/previews/{slug}/connect/{port}?wait=SECONDS` | `Upgrade: innkeeper-connect` | 101, then [frames](connect) |

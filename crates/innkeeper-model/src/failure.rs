@@ -65,6 +65,8 @@ codes! {
     TokenNotFound => NotFound, "token_not_found";
     /// The repository has no secret with this name.
     SecretNotFound => NotFound, "secret_not_found";
+    /// The preview has no share link or token with this number.
+    GrantNotFound => NotFound, "grant_not_found";
     /// No retained files have this name or number.
     RetainedNotFound => NotFound, "retained_not_found";
     /// The repository does not exist, or Innkeeper may not read it.
@@ -109,6 +111,10 @@ codes! {
     CommandRefused => Conflict, "command_refused";
     /// The pull request gets no preview yet: it is a draft, or nobody requested a preview.
     PreviewNotRequested => Conflict, "preview_not_requested";
+    /// The host has no gateway to check the visitors of a preview that is not public.
+    VisitorsUnchecked => Conflict, "visitors_unchecked";
+    /// Another setting lets fewer visitors see the preview.
+    VisibilityTooOpen => Conflict, "visibility_too_open";
     /// The host's configuration does not allow previews of this repository.
     RepoNotAllowed => Conflict, "repo_not_allowed";
     /// Everything is to be restored from a backup, and the host has guests or previews.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use innkeeper_github::report::ReportSettings;
 use innkeeper_model::preview::sources::{FileTypes, SourcePath};
-use innkeeper_model::preview::{Meta, Outlook, PreviewRecord, PreviewView, RepoName};
+use innkeeper_model::preview::{Meta, Outlook, PreviewRecord, PreviewView, RepoName, Visibility};
 use innkeeper_model::{GuestName, SlotRange};
 
 use crate::admission::Admission;
@@ -66,8 +66,28 @@ pub struct PreviewsConfig {
     pub range: SlotRange,
     /// The paths of configurations in repositories.
     pub config_paths: ConfigPaths,
+    /// The visitors of previews, as far as repositories and commands are not stricter.
+    pub visibilities: Visibilities,
+    /// True if the host has a gateway that checks visitors. Otherwise previews that are not public are closed.
+    pub checks_visitors: bool,
     /// The types of the files that evaluations receive from folders.
     pub file_types: FileTypes,
+}
+
+/// The visitors of previews by the host's settings.
+#[derive(Clone, Debug, Default)]
+pub struct Visibilities {
+    /// Of repositories that are not in the map.
+    pub default: Visibility,
+    /// Of single repositories.
+    pub repositories: BTreeMap<RepoName, Visibility>,
+}
+
+impl Visibilities {
+    /// Returns the visitors of a repository's previews.
+    pub(crate) fn of(&self, repo: &RepoName) -> Visibility {
+        self.repositories.get(repo).copied().unwrap_or(self.default)
+    }
 }
 
 /// The paths of configurations in repositories. Each gets its own preview.
@@ -132,6 +152,7 @@ impl PreviewsConfig {
             database: meta.map(|meta| meta.database),
             repo_trouble: None,
             app_trouble: None,
+            visibility: Visibility::default(),
             outlook: Outlook::default(),
         }
     }

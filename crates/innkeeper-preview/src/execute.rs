@@ -455,6 +455,8 @@ impl Executor {
             meta: Box::new(version.meta.clone()),
         };
         self.record(slug, vec![fact]).await?;
+        // The file may ask for fewer visitors: also for the version that is live meanwhile.
+        self.routing.enforce_visibility(slug).await?;
         Ok(version)
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use innkeeper_model::api::{GuestView, Verdict};
 use innkeeper_model::preview::api::{
-    DeliveryState, Link, LinkKind, PreviewExplanation, SituationCause,
+    DeliveryState, Link, LinkKind, PreviewExplanation, SituationCause, VisibilityReport,
 };
 use innkeeper_model::preview::{
     CheckResult, PreviewRecord, PreviewState, RemovalReason, Situation, text,
@@ -24,6 +24,7 @@ use crate::reporter::Reporter;
 use crate::repositories::Repositories;
 use crate::routing::Routing;
 use crate::services::Services;
+use crate::visibility::Visitors;
 use crate::{PreviewError, PreviewsConfig, records, removal};
 
 /// Timeout of a connection to the web server.
@@ -37,6 +38,7 @@ pub(crate) struct Explainer {
     pub(crate) guests: Guests,
     pub(crate) services: Services,
     pub(crate) routing: Routing,
+    pub(crate) visitors: Visitors,
     pub(crate) health: Health,
     pub(crate) repositories: Repositories,
     pub(crate) reporter: Reporter,
@@ -64,6 +66,9 @@ impl Explainer {
             self.explain_report(&preview),
             self.explain_delivery(&preview).await?,
         ];
+        if let Some(visitors) = explain_visitors(&self.visitors.report(&preview)) {
+            chain.insert(1, visitors);
+        }
         if preview.record.live_sha.is_none() {
             chain.iter_mut().for_each(excuse);
         }
@@ -135,7 +140,7 @@ impl Explainer {
         let spec = Routing::to_app(&preview.record.slug, meta, address);
         let repair =
             "innkeeperd repairs it automatically; `journalctl -u innkeeper` shows why that fails.";
-        match self.routing.is_complete(&spec).await {
+        match self.routing.is_complete(spec).await {
             Ok(true) => good(LinkKind::Route, host, format!("it leads to {address}")),
             Ok(false) => broken(
                 LinkKind::Route,
@@ -378,6 +383,43 @@ fn excuse(link: &mut Link) {
         link.finding.push_str(", because no commit is live");
         link.remedy = None;
     }
+}
+
+/// Returns the finding about the visitors of a preview that is not public.
+fn explain_visitors(report: &VisibilityReport) -> Option<Link> {
+    let kind = LinkKind::Visitors;
+    let visibility = report.visibility;
+    if !visibility.is_checked() {
+        return None;
+    }
+    let settings = [
+        ("the host's setting", Some(report.host)),
+        ("preview-config.nix", report.file),
+        ("`preview set --visibility`", report.command),
+    ];
+    let places: Vec<_> = settings
+        .into_iter()
+        .filter(|(_, setting)| *setting == Some(visibility))
+        .map(|(place, _)| place)
+        .collect();
+    let places = places.join(" and ");
+    Some(if report.closed {
+        broken(
+            kind,
+            visibility.to_string(),
+            format!(
+                "it is closed: this host has no gateway to check visitors, and by {places} it is not public"
+            ),
+            "Set gateway.enabled = true in innkeeperd's configuration and restart innkeeperd, or make the preview public.",
+        )
+    } else {
+        let visitors = visibility.visitors();
+        good(
+            kind,
+            visibility.to_string(),
+            format!("{visitors}, by {places}"),
+        )
+    })
 }
 
 fn explain_closure(preview: &Preview, guest: Option<&GuestView>) -> Link {

@@ -27,7 +27,7 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use tempfile::TempDir;
 
 use crate::wiring::ToStart;
-use crate::{Admission, ConfigPaths, Parts, Previews, PreviewsConfig};
+use crate::{Admission, ConfigPaths, Parts, Previews, PreviewsConfig, Visibilities};
 
 /// URL to which the fake GitHub delivers. The port is closed.
 pub(crate) const WEBHOOK: &str = "http://127.0.0.1:9/webhook/github";
@@ -103,6 +103,7 @@ pub(crate) fn preview() -> Preview {
         comment_id: None,
         deployment_id: None,
         details: PullDetails::default(),
+        visibility: None,
     }
 }
 
@@ -232,6 +233,7 @@ impl Harness {
             evaluator: host.evaluator(),
             routes: host.routes(),
             databases: Some(host.databases()),
+            access: host.access_list(),
             pages: host.pages(),
             files: host.guest_files(),
             probe: None,
@@ -497,6 +499,8 @@ fn config(directory: &Path, range: SlotRange) -> PreviewsConfig {
         interval: Duration::from_secs(300),
         page: crate::PageContents::State,
         range,
+        visibilities: Visibilities::default(),
+        checks_visitors: true,
         config_paths: ConfigPaths {
             default: SourcePath::parse(SourceTree::MAIN).into_iter().collect(),
             repositories: BTreeMap::new(),

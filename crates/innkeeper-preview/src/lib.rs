@@ -44,6 +44,8 @@
 //! | `service_log` | the journal of the services in a guest |
 //! | `logs`, `explain`, `upkeep`, `webhooks`, `command_access`, `report_access` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
 //! | `sources`, `additional` | the files of a configuration; previews of several configurations |
+//! | `visibility`, `visibility_commands` | the visitors of previews: settings, routes, the list for the gateway |
+//! | `grants` | share links and tokens of previews |
 //! | `records`, `retry`, `background` | queries on records, delays of retries, background tasks |
 
 mod additional;
@@ -67,6 +69,7 @@ mod expiry;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod grants;
 mod guest_files;
 mod guests;
 mod health;
@@ -103,6 +106,8 @@ mod sources;
 mod stages;
 mod steps;
 mod upkeep;
+mod visibility;
+mod visibility_commands;
 mod visitor_wakes;
 mod visitors;
 mod watch;
@@ -112,7 +117,7 @@ mod worker;
 mod workers;
 
 pub use admission::{Admission, Drafts};
-pub use config::{ConfigPaths, PageContents, PreviewsConfig};
+pub use config::{ConfigPaths, PageContents, PreviewsConfig, Visibilities};
 pub use error::PreviewError;
 pub use journal::Probe;
 pub use prefetch::BaseConfig;

@@ -178,6 +178,7 @@ impl Previews {
             removal: removal::pending(&preview, now, components.config.dropped_grace),
             stale_secrets: records::stale_secrets(&preview.record.slug, stale),
         };
+        let visibility = components.visitors.visibility(&preview);
         let meta = preview.live_meta.or(preview.meta);
         let absence = self
             .components
@@ -186,6 +187,7 @@ impl Previews {
         PreviewView {
             repo_trouble: absence.map(|absence| absence.to_string()),
             app_trouble: self.components.health.trouble(&preview.record.slug),
+            visibility,
             outlook,
             ..self.components.config.view(preview.record, meta.as_ref())
         }

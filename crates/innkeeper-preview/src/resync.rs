@@ -20,6 +20,7 @@ use crate::reporter::Reporter;
 use crate::repositories::Repositories;
 use crate::requests::Requests;
 use crate::upkeep::Upkeep;
+use crate::visibility::Visitors;
 use crate::workers::{WakeReason, Workers};
 use crate::{PreviewError, PreviewsConfig};
 
@@ -30,6 +31,7 @@ pub(crate) struct Resync {
     pub(crate) capacity: Capacity,
     pub(crate) checks: Checks,
     pub(crate) repositories: Repositories,
+    pub(crate) visitors: Visitors,
     pub(crate) redelivery: Redelivery,
     pub(crate) comparison: Comparison,
     pub(crate) reporter: Reporter,
@@ -55,6 +57,8 @@ impl Resync {
             self.checks.run().await,
             self.reporter.conclude_orphans().await,
             self.repositories.check_all().await,
+            // After the repositories: the settings of one that was renamed are others.
+            self.visitors.enforce_all().await,
             self.redelivery.request_lost().await,
             self.comparison.run().await,
             self.branches.run().await,

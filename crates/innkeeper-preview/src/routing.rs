@@ -16,12 +16,14 @@ use crate::guests::Guests;
 use crate::health::Health;
 use crate::pages::StatusPages;
 use crate::probes::endpoints;
+use crate::visibility::Visitors;
 use crate::visitor_wakes::VisitorWakes;
 
 /// Routes of previews.
 #[derive(Clone)]
 pub(crate) struct Routing {
     routes: Arc<dyn Routes>,
+    visitors: Visitors,
     store: Store,
     guests: Guests,
     health: Health,
@@ -32,6 +34,7 @@ pub(crate) struct Routing {
 impl Routing {
     pub(crate) fn new(
         routes: Arc<dyn Routes>,
+        visitors: Visitors,
         store: Store,
         guests: Guests,
         health: Health,
@@ -40,6 +43,7 @@ impl Routing {
     ) -> Self {
         Self {
             routes,
+            visitors,
             store,
             guests,
             health,
@@ -48,7 +52,7 @@ impl Routing {
         }
     }
 
-    /// Returns the route to an app at an address.
+    /// Returns the route to an app at an address. [`Visitors`] completes it.
     pub(crate) fn to_app(slug: &GuestName, meta: &Meta, address: Ipv4Addr) -> RouteSpec {
         RouteSpec {
             slug: slug.clone(),
@@ -56,6 +60,7 @@ impl Routing {
             routes: meta.routes.clone(),
             extra_hosts: meta.extra_hosts.clone(),
             state: RouteState::Live,
+            checked: true,
         }
     }
 
@@ -73,9 +78,7 @@ impl Routing {
     async fn point_to_app(&self, slug: &GuestName, meta: &Meta) -> Result<Ipv4Addr, PreviewError> {
         let address = self.address(slug).await?;
         let spec = Self::to_app(slug, meta, address);
-        if !self.routes.is_complete(&spec).await? {
-            self.routes.ensure(&spec).await?;
-        }
+        self.visitors.put_route(spec).await?;
         self.pages.set_interruption(slug, None).await;
         Ok(address)
     }
@@ -117,10 +120,7 @@ impl Routing {
             state: RouteState::Held,
             ..Self::to_app(slug, meta, self.address(slug).await?)
         };
-        if !self.routes.is_complete(&spec).await? {
-            self.routes.ensure(&spec).await?;
-        }
-        Ok(())
+        self.visitors.put_route(spec).await
     }
 
     async fn address(&self, slug: &GuestName) -> Result<Ipv4Addr, PreviewError> {
@@ -132,8 +132,17 @@ impl Routing {
     ///
     /// # Errors
     /// That cannot be queried, or a host belongs to another preview.
-    pub(crate) async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, PreviewError> {
-        Ok(self.routes.is_complete(spec).await?)
+    pub(crate) async fn is_complete(&self, spec: RouteSpec) -> Result<bool, PreviewError> {
+        let spec = self.visitors.checked(spec).await?;
+        Ok(self.routes.is_complete(&spec).await?)
+    }
+
+    /// Changes the present route to the recorded visibility.
+    ///
+    /// # Errors
+    /// The route cannot be changed.
+    pub(crate) async fn enforce_visibility(&self, slug: &GuestName) -> Result<(), PreviewError> {
+        self.visitors.enforce(slug).await
     }
 
     /// Points the preview's URLs to its page.
@@ -212,8 +221,9 @@ impl Routing {
                 .map(|meta| meta.extra_hosts.clone())
                 .unwrap_or_default(),
             state: RouteState::Placeholder,
+            checked: true,
         };
-        Ok(self.routes.ensure(&spec).await?)
+        self.visitors.put_route(spec).await
     }
 
     /// Requires that no host of a version belongs to another preview. Done before any of its steps: the version that is

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use innkeeper_engine::{Engine, Staging};
-use innkeeper_facilities::{Databases, Evaluator, GuestFiles, Pages, Routes};
+use innkeeper_facilities::{AccessList, Databases, Evaluator, GuestFiles, Pages, Routes};
 use innkeeper_github::client::Github;
 use innkeeper_store::Store;
 use tokio::sync::{Mutex, mpsc};
@@ -39,6 +39,7 @@ use crate::services::Services;
 use crate::sources::Sources;
 use crate::stages::Stages;
 use crate::upkeep::Upkeep;
+use crate::visibility::Visitors;
 use crate::visitor_wakes::VisitorWakes;
 use crate::watch::Watch;
 use crate::worker::WorkerParts;
@@ -57,6 +58,8 @@ pub struct Parts {
     pub evaluator: Arc<dyn Evaluator>,
     /// URLs.
     pub routes: Arc<dyn Routes>,
+    /// The list of previews that are not public, for the program that checks their visitors.
+    pub access: Arc<dyn AccessList>,
     /// Status files, for the program that shows them.
     pub pages: Arc<dyn Pages>,
     /// Databases, if the host has a server for them.
@@ -77,6 +80,7 @@ pub(crate) struct Components {
     pub(crate) workers: Workers,
     pub(crate) guests: Guests,
     pub(crate) routing: Routing,
+    pub(crate) visitors: Visitors,
     pub(crate) health: Health,
     pub(crate) databases: PreviewDatabases,
     pub(crate) evaluation: Evaluation,
@@ -111,6 +115,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         github,
         evaluator,
         routes,
+        access,
         pages,
         databases: server,
         files,
@@ -143,8 +148,16 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     let health = Health::default();
     let visitor_wakes = VisitorWakes::default();
     let staging = engine.staging();
+    let visitors = Visitors::new(
+        Arc::clone(&config),
+        store.clone(),
+        Arc::clone(&routes),
+        access,
+        journal.clone(),
+    );
     let routing = Routing::new(
         Arc::clone(&routes),
+        visitors.clone(),
         store.clone(),
         guests.clone(),
         health.clone(),
@@ -231,6 +244,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             upkeep: upkeep.clone(),
         },
         repositories: repositories.clone(),
+        visitors: visitors.clone(),
         redelivery: Redelivery::new(Arc::clone(&config), store.clone(), github.clone()),
         branches: Branches {
             store: store.clone(),
@@ -309,6 +323,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         },
     };
     let explainer = Explainer {
+        visitors: visitors.clone(),
         config: Arc::clone(&config),
         store: store.clone(),
         guests: guests.clone(),
@@ -330,6 +345,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         workers,
         guests,
         routing,
+        visitors,
         health,
         databases,
         evaluation,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::access::TokenName;
+use innkeeper_model::access::{GrantId, TokenName};
 use innkeeper_model::{
     Code, DesiredState, Explain, FileWork, GuestKind, GuestName, OperationId, RetainedId,
     SlotRange, SnapshotLabel, Verb,
@@ -103,6 +103,14 @@ pub enum StoreError {
     TokenNotFound {
         /// The name.
         name: TokenName,
+    },
+    /// The preview has no share link or token with this number.
+    #[error("preview '{slug}' has no share link or token {id}")]
+    GrantNotFound {
+        /// The preview.
+        slug: GuestName,
+        /// The number.
+        id: GrantId,
     },
     /// The guest already has a snapshot with this label.
     #[error("guest '{guest}' already has a snapshot '{label}'")]
@@ -366,6 +374,7 @@ impl Explain for StoreError {
             Self::GuestStopped { .. } | Self::GuestAsleep { .. } => Code::GuestNotRunning,
             Self::TokenExists { .. } => Code::TokenExists,
             Self::TokenNotFound { .. } => Code::TokenNotFound,
+            Self::GrantNotFound { .. } => Code::GrantNotFound,
             Self::SnapshotExists { .. } => Code::SnapshotExists,
             Self::SnapshotNotFound { .. } => Code::SnapshotNotFound,
             Self::NameOfPreview { .. } => Code::GuestExists,
@@ -425,6 +434,9 @@ impl Explain for StoreError {
                 "Choose another name, or revoke that token first: `innkeeper token revoke {name}`."
             ),
             Self::TokenNotFound { .. } => "`innkeeper token list` shows the tokens.".to_owned(),
+            Self::GrantNotFound { slug, .. } => {
+                format!("`preview shares {slug}` shows them.")
+            }
             Self::SnapshotExists { guest, label } => format!(
                 "Choose another label, or delete that snapshot first: `agent snapshot {guest} --delete {label}`."
             ),

@@ -66,6 +66,7 @@ pub use sql::audit::{AuditFilter, NewAuditEntry};
 pub use sql::checks::OpenCheck;
 pub use sql::evaluations::Evaluation;
 pub use sql::events::EventFilter;
+pub use sql::grants::{NewGrant, StoredGrant};
 pub use sql::guests::NewGuest;
 pub use sql::identity::Identity;
 pub use sql::pings::Ping;

@@ -2,7 +2,7 @@
 
 use innkeeper_model::preview::{
     BranchName, CommitSha, Meta, PackageChanges, PreviewRecord, PreviewState, PullDetails,
-    PullRequestEvent, RepoName,
+    PullRequestEvent, RepoName, Visibility,
 };
 use innkeeper_model::{Failure, GuestName, StorePath};
 use jiff::Timestamp;
@@ -63,6 +63,8 @@ pub struct Preview {
     pub deployment_id: Option<u64>,
     /// Title and author of its pull request, and whether its repository is private.
     pub details: PullDetails,
+    /// Its visitors by command; `None` means those of its repository.
+    pub visibility: Option<Visibility>,
 }
 
 /// An explicit request for the preview of a pull request.
@@ -178,6 +180,8 @@ pub enum PreviewFact {
     /// Title and author of its pull request, and whether its repository is private. An intent: the page must not show a
     /// repository that is private by now.
     Details(PullDetails),
+    /// Its visitors by command; `None` means those of its repository. An intent: a stricter setting must hold after a crash.
+    Visibility(Option<Visibility>),
     /// The obstacle to the desired state; `None` when it is gone.
     Fault(Option<Failure>),
     /// The id of the delivery that was processed last.
@@ -233,6 +237,7 @@ impl PreviewFact {
             | Self::Dropped(_)
             | Self::BranchGone(_)
             | Self::Details(_)
+            | Self::Visibility(_)
             | Self::Expired => true,
             Self::State(_)
             | Self::Evaluated { .. }

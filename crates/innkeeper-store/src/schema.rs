@@ -145,6 +145,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "people and their sessions",
         sql: include_str!("schema/30.sql"),
     },
+    Migration {
+        name: "visitors of previews",
+        sql: include_str!("schema/31.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -10,6 +10,7 @@ pub(crate) mod closures;
 pub(crate) mod deliveries;
 pub(crate) mod evaluations;
 pub(crate) mod events;
+pub(crate) mod grants;
 pub(crate) mod guests;
 pub(crate) mod held;
 pub(crate) mod identity;

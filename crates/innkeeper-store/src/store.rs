@@ -9,6 +9,7 @@ mod closures;
 mod deliveries;
 mod evaluations;
 mod events;
+mod grants;
 mod guests;
 mod identity;
 mod idle;

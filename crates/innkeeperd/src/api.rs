@@ -9,6 +9,7 @@ mod connect;
 mod deliveries;
 mod events;
 mod exec;
+mod grants;
 mod guests;
 mod host;
 mod listener;

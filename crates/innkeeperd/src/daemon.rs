@@ -87,6 +87,9 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let (engine, user_ids) =
         wiring::engine(&config, store, &identity, Arc::clone(&builds), web).await?;
     let previews = previews::open(&config, &engine, &identity, user_ids, builds)?;
+    if let Some(previews) = &previews {
+        previews.enforce_visibilities().await;
+    }
     let listener = api::bind(&config.socket(), &config.api.group)?;
     let stopping = stop_signal()?;
     let notifier = Notifier::default();

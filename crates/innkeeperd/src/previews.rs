@@ -21,10 +21,13 @@ use innkeeper_model::preview::RepoName;
 use innkeeper_model::preview::sources::FileTypes;
 use innkeeper_model::preview::text::CommentStyle;
 use innkeeper_model::{Failure, chain};
-use innkeeper_preview::{Admission, ConfigPaths, Drafts, Parts, Previews, PreviewsConfig};
+use innkeeper_preview::{
+    Admission, ConfigPaths, Drafts, Parts, Previews, PreviewsConfig, Visibilities,
+};
 use innkeeper_service::parse_allowed_repos;
 use tracing::{info, warn};
 
+use crate::access::PublishedVisitors;
 use crate::config::{
     self, Config, DraftPreviews, PageContents, PreviewsOn, ReportPlace, check_domain,
 };
@@ -114,6 +117,11 @@ pub(crate) fn open(
         evaluator: Arc::new(NixEvaluator::new(evaluator(config), builds)),
         routes: Arc::new(CaddyRoutes::new(caddy(config, identity, domain, tls)?)),
         databases: databases(config, identity),
+        access: Arc::new(PublishedVisitors::new(
+            &config.runtime_dir,
+            &config.gateway.group,
+            config.gateway.enabled,
+        )),
         pages: Arc::new(StatusFiles::new(PagesConfig {
             directory: config.pages.directory.clone(),
             group: group_id(&config.pages.group).map(nix::unistd::Gid::as_raw),
@@ -191,6 +199,15 @@ fn settings(
                 })
                 .collect(),
         },
+        visibilities: Visibilities {
+            default: previews.visibility,
+            repositories: previews
+                .repositories
+                .iter()
+                .filter_map(|(repo, settings)| Some((repo.clone(), settings.visibility?)))
+                .collect(),
+        },
+        checks_visitors: config.gateway.enabled,
         // The check of the configuration has parsed them.
         file_types: FileTypes::with(&previews.file_types).unwrap_or_default(),
     })
@@ -276,6 +293,7 @@ fn caddy(
         table: caddy.table.clone(),
         lookup: caddy.lookup,
         pages: config.pages.socket.clone(),
+        access: (config.gateway.enabled).then(|| config.gateway.access_socket.clone()),
         resolver: (config.dns.port != 0).then(|| RouteResolver {
             port: config.dns.port,
             table: config.dns.table(),

@@ -172,6 +172,7 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
         database: None,
         repo_trouble: None,
         app_trouble: None,
+        visibility: innkeeper_model::preview::Visibility::Public,
         outlook: Outlook {
             observed_at: Some(time("12:30:00")),
             ..Outlook::default()

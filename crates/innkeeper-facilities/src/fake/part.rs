@@ -9,6 +9,7 @@ use tokio::sync::{Notify, RwLock, broadcast, watch};
 
 use super::error::injected;
 use super::world::{Failing, World};
+use crate::access_list::AccessList;
 use crate::databases::Databases;
 use crate::error::FacilityError;
 use crate::evaluator::Evaluator;
@@ -154,6 +155,12 @@ impl FakeHost {
     #[must_use]
     pub fn databases(&self) -> Arc<dyn Databases> {
         self.part("database")
+    }
+
+    /// Returns the list of previews that are not public.
+    #[must_use]
+    pub fn access_list(&self) -> Arc<dyn AccessList> {
+        self.part("access")
     }
 
     /// Returns the status files of previews.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use async_trait::async_trait;
+use innkeeper_model::access::AccessFile;
 use innkeeper_model::api::Check;
 use innkeeper_model::preview::Meta;
 use innkeeper_model::preview::page::PageStatus;
@@ -11,6 +12,7 @@ use innkeeper_model::{Guest, GuestName, Secret, StorePath};
 use jiff::Timestamp;
 
 use super::part::{FakeHost, Part};
+use crate::access_list::AccessList;
 use crate::closures::{Effort, ProgressSink};
 use crate::databases::{DatabaseAccess, DatabaseSpec, Databases};
 use crate::error::FacilityError;
@@ -170,8 +172,25 @@ impl Routes for Part {
         Ok(std::mem::take(&mut self.host.world().visits))
     }
 
+    async fn set_checked(&self, preview: &GuestName, checked: bool) -> Result<(), FacilityError> {
+        self.call("route.set_checked", Some(preview))?;
+        if let Some(route) = self.host.world().routes.get_mut(preview) {
+            route.checked = checked;
+        }
+        Ok(())
+    }
+
     async fn settle(&self) -> Result<(), FacilityError> {
         self.query("route.settle")
+    }
+}
+
+#[async_trait]
+impl AccessList for Part {
+    async fn publish(&self, list: &AccessFile) -> Result<(), FacilityError> {
+        self.call("access.publish", None)?;
+        self.host.world().access = list.clone();
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use innkeeper_model::access::AccessFile;
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::preview::Meta;
 use innkeeper_model::preview::page::PageStatus;
@@ -131,6 +132,8 @@ pub struct World {
     pub guest_files: BTreeMap<(GuestName, &'static str), Vec<u8>>,
     /// Routes in force.
     pub routes: BTreeMap<GuestName, RouteSpec>,
+    /// The list of previews that are not public.
+    pub access: AccessFile,
     /// Requests through URLs since the last [`visits`](crate::Routes::visits).
     pub visits: Vec<(GuestName, Timestamp)>,
     /// Databases.

@@ -48,6 +48,7 @@ pub(crate) fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
         database: None,
         repo_trouble: None,
         app_trouble: None,
+        visibility: innkeeper_model::preview::Visibility::Public,
         outlook: Outlook::default(),
     }
 }

@@ -71,6 +71,7 @@ fn config(directory: &Path, port: u16) -> CaddyConfig {
         table: directory.join("table"),
         lookup: SocketAddr::from((Ipv4Addr::LOCALHOST, 3180)),
         pages: directory.join("pages.sock"),
+        access: None,
         resolver: Some(RouteResolver {
             port: RESOLVER,
             table: directory.join("dns/table"),
@@ -100,5 +101,6 @@ fn spec(slug: &str) -> Outcome<RouteSpec> {
             routes: vec![rule("/")?],
         }],
         state: RouteState::Live,
+        checked: false,
     })
 }

@@ -24,6 +24,9 @@ pub struct CaddyConfig {
     pub lookup: SocketAddr,
     /// Unix socket of the program `innkeeper-pages`, for requests whose app does not answer. A path without spaces.
     pub pages: PathBuf,
+    /// Unix socket of `innkeeper-gateway` for the check of visitors. A path without spaces. `None` means that previews that are
+    /// not public are closed.
+    pub access: Option<PathBuf>,
     /// The resolver of settled hosts. `None` means that no host is settled.
     pub resolver: Option<RouteResolver>,
     /// Address of Caddy's admin API.

@@ -32,6 +32,11 @@
 //! ends with the directory, at each change, and Caddy has forgotten its answer when the next one is created
 //! (`render::settled`).
 //!
+//! # Visitors that are checked
+//!
+//! A preview that is not public has its route in another directory of the table, which only a request finds that
+//! `innkeeper-gateway` admits (`render::access`). So a change of a preview's visibility is a rename, too.
+//!
 //! # One file per preview
 //!
 //! By contract, `<directory>/<slug>.caddy` contains the route as Caddy directives, for administrators. Before it is put in
@@ -360,7 +365,8 @@ impl Resource for CaddyRoutes {
 
     async fn check(&self) -> Vec<Check> {
         let config = &self.inner.config;
-        for path in [&config.directory, &config.table] {
+        let paths = [&config.directory, &config.table];
+        for path in paths.into_iter().chain(&config.access) {
             if !render::is_plain_path(path) {
                 return vec![check(
                     Verdict::Broken,
@@ -394,6 +400,13 @@ impl Routes for CaddyRoutes {
     async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError> {
         Ok(self
             .write(|table| Ok(visits::collect(&table.previews)?))
+            .await?)
+    }
+
+    async fn set_checked(&self, preview: &GuestName, checked: bool) -> Result<(), FacilityError> {
+        let slug = preview.clone();
+        Ok(self
+            .write(move |table| table.set_checked(&slug, checked))
             .await?)
     }
 

@@ -21,10 +21,12 @@ use unavailable::{APP_DIR, HELD_DIR};
 pub(super) use rules::{LIVE_DIR, is_listed_pattern};
 pub(super) use sites::{others, shared};
 
+pub(super) mod access;
 mod lookup;
 mod matchers;
 mod proxy;
 mod rules;
+mod secrets;
 pub(super) mod settled;
 mod sites;
 mod unavailable;
@@ -68,6 +70,9 @@ const STREAM_CLOSE_DELAY: &str = "24h";
 
 /// Retry interval of programs and browsers, in seconds.
 const RETRY_SECONDS: u32 = 3;
+
+/// Response of the described route of a preview whose visitors are checked: an administrator's own site may use it.
+const CHECKED: &str = "The visitors of this preview are checked, at its own host names only.";
 
 /// Response for hosts without a preview.
 const NO_PREVIEW: &str = "No preview answers here.";
@@ -121,11 +126,14 @@ pub(super) fn preview(config: &CaddyConfig, spec: &RouteSpec) -> Result<Rendered
         hosts: BTreeMap::new(),
     };
     for (host, rules) in hosts {
+        let body = match &spec.state {
+            _ if spec.checked => format!("\trespond \"{CHECKED}\" 403\n"),
+            RouteState::Live | RouteState::Held => handlers(&rules),
+            RouteState::Placeholder => "\trespond \"This preview is not ready.\" 503\n".to_owned(),
+        };
+        rendered.caddyfile.push_str(&snippet(&host, &body));
         let files = match &spec.state {
             RouteState::Live | RouteState::Held => {
-                rendered
-                    .caddyfile
-                    .push_str(&snippet(&host, &handlers(&rules)));
                 let is_held = spec.state == RouteState::Held;
                 let mut files = rules::files(&rules, is_held);
                 let app = app_name(slug, spec, &rules);
@@ -135,13 +143,11 @@ pub(super) fn preview(config: &CaddyConfig, spec: &RouteSpec) -> Result<Rendered
                 files.push((APP_DIR.to_owned(), app));
                 files
             }
-            RouteState::Placeholder => {
-                rendered.caddyfile.push_str(&snippet(
-                    &host,
-                    "\trespond \"This preview is not ready.\" 503\n",
-                ));
-                vec![(PAGE_DIR.to_owned(), slug.to_string())]
-            }
+            RouteState::Placeholder => vec![(PAGE_DIR.to_owned(), slug.to_string())],
+        };
+        let files = match spec.checked {
+            true => access::guarded(slug.as_str(), files),
+            false => files,
         };
         rendered.hosts.insert(host, files);
     }

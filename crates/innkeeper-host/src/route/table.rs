@@ -9,6 +9,7 @@
 //! <table>/previews/<slug>/hosts/<host>/settled        -> live/<address>, a while after the last change
 //! <table>/previews/<slug>/hosts/<host>/rules/…        the rules of a host (see `render::rules`)
 //! <table>/previews/<slug>/hosts/<host>/page/<slug>    the host has a page instead
+//! <table>/previews/<slug>/hosts/<host>/access/<slug>  the host's visitors are checked: the others are in `checked/` then
 //! <table>/previews/<slug>/…                           the pages of a placeholder
 //! ```
 //!
@@ -34,7 +35,7 @@ use super::RouteError;
 use super::config::CaddyConfig;
 use super::files::{create, exchange, first_line, make_dir, names, read, temporary_name, write};
 use super::render::{
-    self, FORMER_LOOKUP_FILE, HOST_FILE, RenderedRoute, SHARED_FILE, SharedConfig,
+    self, FORMER_LOOKUP_FILE, HOST_FILE, RenderedRoute, SHARED_FILE, SharedConfig, access,
 };
 use super::visits;
 use crate::identity::Identity;
@@ -184,7 +185,7 @@ impl Table {
         }
         let (current, temporary) = (self.previews.join(slug.as_str()), self.temporary(slug));
         tree::remove(&temporary)?;
-        write_tree(&temporary, rendered)?;
+        write_tree(&temporary, &rendered.hosts)?;
         exchange(&temporary, &current)?;
         // `temporary` is now the previous version.
         self.link_guest(slug, rendered.guest)?;
@@ -193,6 +194,36 @@ impl Table {
                 self.unclaim(slug, &host)?;
             }
         }
+        Ok(tree::remove(&temporary)?)
+    }
+
+    /// Has the visitors of a preview's present route checked, or not. In force when this returns; without a route there is
+    /// nothing to do.
+    pub(super) fn set_checked(&self, slug: &GuestName, checked: bool) -> Result<(), RouteError> {
+        let current = self.previews.join(slug.as_str());
+        let mut hosts = BTreeMap::new();
+        for host in names(&current.join("hosts"))? {
+            let files = parse_listing(&current.join("hosts").join(&host))?;
+            hosts.insert(host, files);
+        }
+        if hosts
+            .values()
+            .all(|files| access::is_guarded(files) == checked)
+        {
+            return Ok(());
+        }
+        for files in hosts.values_mut() {
+            let open = access::unguarded(std::mem::take(files));
+            *files = match checked {
+                true => access::guarded(slug.as_str(), open),
+                false => open,
+            };
+        }
+        self.unchanged_since.lock().remove(slug);
+        let temporary = self.temporary(slug);
+        tree::remove(&temporary)?;
+        write_tree(&temporary, &hosts)?;
+        exchange(&temporary, &current)?;
         Ok(tree::remove(&temporary)?)
     }
 
@@ -488,12 +519,26 @@ fn listing(files: &[(String, String)]) -> String {
     files.iter().map(line).collect()
 }
 
+/// Reads the files of a host's directory, as its [`HOST_FILE`] lists them.
+fn parse_listing(host: &Path) -> Result<Vec<(String, String)>, FileError> {
+    let listing = read(&host.join(HOST_FILE))?.unwrap_or_default();
+    let listing = String::from_utf8_lossy(&listing);
+    let file = |line: &str| {
+        let (dir, name) = line.rsplit_once('/')?;
+        Some((dir.to_owned(), name.to_owned()))
+    };
+    Ok(listing.lines().filter_map(file).collect())
+}
+
 /// Creates the directory of a preview.
-fn write_tree(root: &Path, rendered: &RenderedRoute) -> Result<(), FileError> {
+fn write_tree(
+    root: &Path,
+    hosts_files: &BTreeMap<String, Vec<(String, String)>>,
+) -> Result<(), FileError> {
     make_dir(root)?;
     let hosts = root.join("hosts");
     make_dir(&hosts)?;
-    for (host, files) in &rendered.hosts {
+    for (host, files) in hosts_files {
         let host = hosts.join(host);
         make_dir(&host)?;
         create(&host.join(HOST_FILE), listing(files).as_bytes())?;

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use super::files::names;
 use super::render;
+use super::render::access::CHECKED_DIR;
 use crate::{FileError, FileErrorExt};
 
 /// Access time, in seconds, of a directory that was not used since the last check.
@@ -91,6 +92,10 @@ fn add_listed(
 ) -> Result<(), FileError> {
     for name in names(dir)? {
         let path = dir.join(&name);
+        if name == CHECKED_DIR {
+            add_listed(&path, is_listed, paths)?;
+            continue;
+        }
         if !fs::symlink_metadata(&path).on("inspect", &path)?.is_dir() {
             continue;
         }

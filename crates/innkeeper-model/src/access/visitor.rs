@@ -44,6 +44,7 @@ pub const USER_HEADER: &str = "x-sandbox-external-user-id";
 
 /// The number of a grant. It is never used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct GrantId(pub i64);
 
@@ -65,6 +66,7 @@ impl FromStr for GrantId {
 
 /// The use of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum GrantKind {
     /// A link for people, of `preview share`.

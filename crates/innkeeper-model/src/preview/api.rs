@@ -5,7 +5,9 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{BranchName, CommitSha, DeliveryEvent, PreviewRecord, PullRequest, RepoName};
+use super::{
+    BranchName, CommitSha, DeliveryEvent, PreviewRecord, PullRequest, RepoName, Visibility,
+};
 use crate::api::Verdict;
 use crate::{Code, Failure, GuestName, OperationId, RestReport};
 
@@ -45,6 +47,34 @@ pub struct BuildPreview {
     pub branch: BranchName,
 }
 
+/// Sets the visitors of a preview. The stricter one of this, the host's setting and the repository's own file applies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SetVisibility {
+    /// The visitors; `null` leaves them to the other two.
+    pub visibility: Option<Visibility>,
+}
+
+/// The visitors of a preview, and where they are set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct VisibilityReport {
+    /// The visitors that its URLs serve: the strictest of the settings below.
+    pub visibility: Visibility,
+    /// The host's setting for the repository.
+    pub host: Visibility,
+    /// The setting of the repository's own file: the stricter one of the live and the wanted commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<Visibility>,
+    /// The setting by command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Visibility>,
+    /// True if it is not public and the host has no gateway to check visitors, so that it is closed.
+    #[serde(default)]
+    pub closed: bool,
+}
+
 /// The request is recorded on disk and will be carried out, even if the daemon crashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -63,6 +93,8 @@ pub struct PreviewAccepted {
 pub enum LinkKind {
     /// The URL: does it respond?
     Url,
+    /// The visitors: can they be checked? Absent for a public preview.
+    Visitors,
     /// The route: does the web server have the host name, and its target?
     Route,
     /// The guest's address: can it be reached?
@@ -81,8 +113,9 @@ pub enum LinkKind {
 
 impl LinkKind {
     /// All links, in the order of the chain.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Url,
+        Self::Visitors,
         Self::Route,
         Self::Address,
         Self::Unit,
@@ -97,6 +130,7 @@ impl LinkKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Url => "url",
+            Self::Visitors => "visitors",
             Self::Route => "route",
             Self::Address => "address",
             Self::Unit => "unit",

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::sources::SourcePath;
-use super::{BranchName, CommitSha, DatabaseMode, Outlook, PullRequest, RepoName, Rollout};
+use super::{
+    BranchName, CommitSha, DatabaseMode, Outlook, PullRequest, RepoName, Rollout, Visibility,
+};
 use crate::{Failure, GuestName};
 
 /// The state of a preview, in the order of its life cycle. `Failed` can follow all but the last.
@@ -204,6 +206,9 @@ pub struct PreviewView {
     /// The trouble of the live version's app, if it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_trouble: Option<AppTrouble>,
+    /// The visitors that its URLs serve.
+    #[serde(default)]
+    pub visibility: Visibility,
     /// Its use, and what it waits for.
     #[serde(flatten)]
     pub outlook: Outlook,
@@ -252,6 +257,7 @@ pub(super) mod tests {
             database: None,
             repo_trouble: None,
             app_trouble: None,
+            visibility: Visibility::Public,
             outlook: Outlook::default(),
         }
     }

@@ -18,7 +18,7 @@ async fn harness() -> Harness {
 
 /// A preview of a fork whose commit 'a' is live and approved, and whose newer commit 'b' is not.
 async fn fork() -> Harness {
-    let harness = harness().await;
+    let harness = Box::pin(harness()).await;
     let theirs = RepoName::parse("mallory/web").ok();
     harness.change_pull(|pull| {
         pull.head_repo = theirs.clone();

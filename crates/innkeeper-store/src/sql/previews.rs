@@ -336,6 +336,9 @@ fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
         PreviewFact::Comment(id) => vec![("comment_id", Box::new(id.map(Number)))],
         PreviewFact::Deployment(id) => vec![("deployment_id", Box::new(id.map(Number)))],
         PreviewFact::Details(details) => vec![("details", Box::new(Json(details)))],
+        PreviewFact::Visibility(visibility) => {
+            vec![("visibility", Box::new(visibility.as_ref().map(Text)))]
+        }
         PreviewFact::Fault(fault) => vec![("fault", Box::new(fault.as_ref().map(Json)))],
         PreviewFact::LastDelivery(id) => vec![("last_delivery", Box::new(id))],
         PreviewFact::Active(time) => vec![("last_activity", Box::new(Time(*time)))],
@@ -533,5 +536,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         comment_id: row.opt_number("comment_id")?,
         deployment_id: row.opt_number("deployment_id")?,
         details: row.opt_json("details")?.unwrap_or_default(),
+        visibility: row.opt_text("visibility")?,
     })
 }

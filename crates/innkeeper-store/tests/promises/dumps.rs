@@ -29,3 +29,4 @@ pub(crate) const VERSION_27: &str = include_str!("dumps/version-27.sql");
 pub(crate) const VERSION_28: &str = include_str!("dumps/version-28.sql");
 pub(crate) const VERSION_29: &str = include_str!("dumps/version-29.sql");
 pub(crate) const VERSION_30: &str = include_str!("dumps/version-30.sql");
+pub(crate) const VERSION_31: &str = include_str!("dumps/version-31.sql");

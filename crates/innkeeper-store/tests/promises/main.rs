@@ -26,3 +26,4 @@ mod running_time;
 mod slots;
 mod snapshots;
 mod support;
+mod visitors;

@@ -1,32 +1,25 @@
 //! The file with the digests of tokens, which `innkeeper-gateway` reads.
 
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use innkeeper_host::{FileError, FileErrorExt};
+use innkeeper_host::FileError;
 use innkeeper_model::access::{PublishedToken, TOKENS_FILE, TokenKind, TokenState, TokensFile};
 use innkeeper_store::StoredToken;
 use jiff::Timestamp;
-use nix::unistd::Gid;
 
-use crate::socket::group_id;
+use super::PublishedFile;
 
 /// Writes the digests of tokens for the gateway.
 #[derive(Clone, Debug)]
 pub(crate) struct Publisher {
-    path: PathBuf,
-    /// The gateway's group. `None` when it does not exist: only root may read the file then.
-    group: Option<Gid>,
+    file: PublishedFile,
 }
 
 impl Publisher {
     /// Creates the publisher of a daemon with this `runtime_dir`, for a group.
     pub(crate) fn new(runtime_dir: &Path, group: &str) -> Self {
         Self {
-            path: runtime_dir.join(TOKENS_FILE),
-            group: group_id(group),
+            file: PublishedFile::new(runtime_dir.join(TOKENS_FILE), group),
         }
     }
 
@@ -35,13 +28,7 @@ impl Publisher {
     /// # Errors
     /// When it cannot be written. The former one stays.
     pub(crate) fn publish(&self, tokens: &[StoredToken]) -> Result<(), FileError> {
-        let text = serde_json::to_vec(&published(tokens))
-            .map_err(io::Error::from)
-            .on("write", &self.path)?;
-        self.prepare_directory()?;
-        let temporary = self.path.with_extension("new");
-        self.write(&temporary, &text).on("write", &temporary)?;
-        fs::rename(&temporary, &self.path).on("rename", &temporary)
+        self.file.publish(&published(tokens))
     }
 
     /// Removes the file of a daemon with these settings, if there is one.
@@ -49,49 +36,7 @@ impl Publisher {
     /// # Errors
     /// When it cannot be removed.
     pub(crate) fn withdraw(&self) -> Result<(), FileError> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).on("remove", &self.path)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Creates the file's directory, which the group can enter.
-    fn prepare_directory(&self) -> Result<(), FileError> {
-        let Some(directory) = self.path.parent() else {
-            return Ok(());
-        };
-        let mode = if self.group.is_some() { 0o750 } else { 0o700 };
-        let mut builder = DirBuilder::new();
-        let created = builder.recursive(true).mode(0o700).create(directory);
-        created.on("create", directory)?;
-        let opened = File::open(directory).on("open", directory)?;
-        self.give(&opened, mode).on("set permissions of", directory)
-    }
-
-    fn write(&self, path: &Path, text: &[u8]) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = File::options();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text)?;
-        let mode = if self.group.is_some() { 0o640 } else { 0o600 };
-        self.give(&file, mode)
-    }
-
-    /// Gives a file or directory to the group, then sets its mode.
-    fn give(&self, file: &File, mode: u32) -> io::Result<()> {
-        if let Some(group) = self.group {
-            fchown(file, None, Some(group.as_raw()))?;
-        }
-        file.set_permissions(Permissions::from_mode(mode))
+        self.file.withdraw()
     }
 }
 
@@ -122,6 +67,9 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use innkeeper_model::access::{Role, TokenId, TokenName, TokenRecord};
 
     use super::*;
@@ -178,13 +126,14 @@ mod tests {
     #[test]
     fn group_may_read_the_file_and_no_other_user() {
         let directory = tempfile::tempdir().expect("a directory");
-        let publisher = Publisher {
+        let file = PublishedFile {
             path: directory.path().join(TOKENS_FILE),
             // The group of the tests: any other needs root.
             group: Some(nix::unistd::getegid()),
         };
-        publisher.publish(&[]).expect("publishes");
-        assert_eq!(mode(&publisher.path), 0o640);
-        assert_eq!(mode(publisher.path.parent().expect("a parent")), 0o750);
+        let path = file.path.clone();
+        Publisher { file }.publish(&[]).expect("publishes");
+        assert_eq!(mode(&path), 0o640);
+        assert_eq!(mode(path.parent().expect("a parent")), 0o750);
     }
 }

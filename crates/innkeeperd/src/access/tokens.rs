@@ -215,7 +215,7 @@ impl Tokens {
 }
 
 /// Returns 32 random bytes.
-pub(super) fn random_secret() -> Result<[u8; 32], ApiError> {
+pub(crate) fn random_secret() -> Result<[u8; 32], ApiError> {
     let mut secret = [0; 32];
     // The kernel blocks until its generator is initialized, and never returns fewer than 256 bytes (getrandom(2)).
     getrandom(&mut secret, GetRandomFlags::empty()).map_err(|error| {

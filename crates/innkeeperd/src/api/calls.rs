@@ -15,8 +15,8 @@ use innkeeper_model::preview::secrets::MAX_SECRET_REQUEST;
 use super::access::{Access, Gate, Needs, Scope, authorize};
 use super::openapi::Gated;
 use super::{
-    Context, audit, connect, deliveries, events, exec, guests, host, openapi, previews, rest,
-    retained, secrets, sessions, snapshots, tokens,
+    Context, audit, connect, deliveries, events, exec, grants, guests, host, openapi, previews,
+    rest, retained, secrets, sessions, snapshots, tokens,
 };
 use crate::access::Tokens;
 use crate::audit::AuditLog;
@@ -233,6 +233,11 @@ fn of_previews() -> Vec<Call> {
         post("/v1/previews/{slug}/pause", "preview-pause", DEVELOPER, Visible, previews::pause),
         post("/v1/previews/{slug}/sleep", "preview-sleep", DEVELOPER, Visible, previews::sleep),
         post("/v1/previews/{slug}/wake", "preview-wake", DEVELOPER, Visible, previews::wake),
+        get("/v1/previews/{slug}/visibility", VIEWER, Visible, previews::visibility),
+        post("/v1/previews/{slug}/visibility", "preview-visibility", DEVELOPER, Visible, previews::set_visibility),
+        get("/v1/previews/{slug}/grants", DEVELOPER, Visible, grants::list),
+        post("/v1/previews/{slug}/grants", "preview-share", DEVELOPER, Visible, grants::create),
+        delete("/v1/previews/{slug}/grants/{id}", "preview-unshare", DEVELOPER, Visible, grants::delete),
         post("/v1/previews/{slug}/idle", "preview-idle", DEVELOPER, Visible, rest::set_idle_of_preview),
         post("/v1/previews/{slug}/keepalive", "preview-keepalive", DEVELOPER, Visible, rest::keep_preview_awake),
         post("/v1/previews/{slug}/exec", "preview-exec", DEVELOPER, Visible, exec::exec_in_preview),

@@ -10,7 +10,8 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{
-    BuildPreview, CreatePreview, PreviewAccepted, PreviewExplanation,
+    BuildPreview, CreatePreview, PreviewAccepted, PreviewExplanation, SetVisibility,
+    VisibilityReport,
 };
 use innkeeper_model::preview::check::{CheckSettings, CheckedConfig};
 use innkeeper_model::preview::log::LogFilter;
@@ -186,6 +187,23 @@ pub(super) async fn explain(
     OnePreview(previews, slug): OnePreview,
 ) -> ApiResult<PreviewExplanation> {
     Ok(Json(previews.explain(&slug).await?))
+}
+
+pub(super) async fn visibility(
+    OnePreview(previews, slug): OnePreview,
+) -> ApiResult<VisibilityReport> {
+    Ok(Json(previews.visibility(&slug).await?))
+}
+
+pub(super) async fn set_visibility(
+    OnePreview(previews, slug): OnePreview,
+    caller: Caller,
+    request: Bytes,
+) -> ApiResult<VisibilityReport> {
+    let SetVisibility { visibility } = body(&request)?;
+    let actor = caller.actor();
+    let set = previews.set_visibility(&slug, visibility, &actor);
+    Ok(Json(set.await?))
 }
 
 pub(super) async fn logs(

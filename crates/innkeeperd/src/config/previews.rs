@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use innkeeper_host::firewall::WebPorts;
 use innkeeper_host::route::{Admin, Robots, Tls};
 use innkeeper_model::MemorySize;
-use innkeeper_model::preview::RepoName;
+use innkeeper_model::preview::{RepoName, Visibility};
 use innkeeper_service::ConfigError;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,9 @@ pub struct Previews {
     pub approval_label: String,
     /// The place of reports about a preview: `comment`, `text` (links in the pull request's own text) or `nowhere`.
     pub report: ReportPlace,
+    /// The visitors of previews: `public` (everybody), `team` (people who may log in on this host) or `private` (people who may
+    /// read the repository). A repository's file and a command can only be stricter. The last two need the gateway.
+    pub visibility: Visibility,
     /// The contents of the page of a preview whose app does not answer: `auto` shows the state and times only where the
     /// repository is private, `full` shows everything to everybody.
     pub page: PageContents,
@@ -409,6 +412,7 @@ impl Default for Previews {
             robots: "noindex".to_owned(),
             approval_label: "preview-approved".to_owned(),
             report: ReportPlace::Comment,
+            visibility: Visibility::Public,
             page: PageContents::Auto,
             deployments: true,
             checks: false,

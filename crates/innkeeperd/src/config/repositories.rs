@@ -1,5 +1,6 @@
 //! Settings of single repositories.
 
+use innkeeper_model::preview::Visibility;
 use innkeeper_model::preview::sources::{SourcePath, SourceTree};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,9 @@ pub struct RepositorySettings {
     /// The paths of its configurations; omitted means `previews.config_path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_path: Option<ConfigPath>,
+    /// The visitors of its previews; omitted means `previews.visibility`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
 }
 
 /// The path of a configuration in a repository, or several, each of which gets its own preview. Written as a text or a list

@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         );
     }
     labels(config)?;
+    visibilities(config)?;
     if let Err(error) = FileTypes::with(&config.previews.file_types) {
         return invalid("previews.file_types", &error.to_string());
     }
@@ -46,6 +47,29 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "network.table",
             "the name of an nftables table begins with a letter, and has letters, digits, '_' and '-' only",
         );
+    }
+    Ok(())
+}
+
+/// Requires the gateway where visitors are to be checked: previews would be closed without it.
+fn visibilities(config: &Config) -> Result<(), ConfigError> {
+    if config.gateway.enabled {
+        return Ok(());
+    }
+    let needs = |visibility| {
+        format!(
+            "\"{visibility}\" needs the gateway, which checks visitors: set gateway.enabled = true"
+        )
+    };
+    let default = config.previews.visibility;
+    if default.is_checked() {
+        return invalid("previews.visibility", &needs(default));
+    }
+    for (repo, settings) in &config.previews.repositories {
+        if let Some(visibility) = settings.visibility.filter(|one| one.is_checked()) {
+            let problem = format!("{repo}: visibility = {}", needs(visibility));
+            return invalid("previews.repositories", &problem);
+        }
     }
     Ok(())
 }

@@ -39,6 +39,7 @@ mod storm;
 #[expect(dead_code, unused_imports, reason = "the e2e tests use more of it")]
 mod support;
 mod tokens;
+mod visibility;
 mod waking;
 mod webhooks;
 #[path = "../intake/workload.rs"]

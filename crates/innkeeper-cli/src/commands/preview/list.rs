@@ -16,7 +16,8 @@ use crate::table::{or_dash, table};
 ///
 /// COMMIT is the live commit. REPOSITORY includes the number of the pull request, if any. VISITED is the time since the last
 /// visit. MEMORY is without inactive file cache. DISK is the size of the guest's file tree and of its database on the host,
-/// measured at most once an hour. WAITING FOR names who has to act. With --quiet, prints slugs only, one on each line.
+/// measured at most once an hour. WAITING FOR names who has to act. Below
+/// the table are the previews that are not public. With --quiet, prints slugs only, one on each line.
 #[derive(Args, Debug)]
 pub(crate) struct List {}
 
@@ -120,6 +121,13 @@ fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
     // Causes of changes that are retried until they succeed, which no failed state shows.
     for view in previews {
         let preview = &view.preview;
+        if view.visibility.is_checked() {
+            let (slug, visibility) = (&preview.slug, view.visibility);
+            text.push_str(&format!(
+                "{slug} is {visibility}: its URLs serve {}\n",
+                visibility.visitors()
+            ));
+        }
         if let Some(trouble) = &view.app_trouble {
             let (slug, reason) = (&preview.slug, plain(&trouble.reason));
             text.push_str(&format!(

@@ -69,7 +69,7 @@ fn json_has_the_preview() {
     assert_snapshot!(ends_in(PreviewState::Live).preview(&arguments).transcript(), @r#"
     status: 0
     --- stdout
-    {"elapsed_ms":0,"slug":"web-7","repo":"octo/web","pull_request":7,"branch":"feature/x","head_repo":"octo/web","wanted_sha":"2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b","live_sha":"2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b","approved_sha":null,"state":"live","fault":null,"last_delivery":null,"created_at":"2026-11-20T10:00:00Z","last_activity":"2026-11-20T10:00:00Z","rollout":{"attempt":0,"began_at":null,"state_since":null,"live_at":null,"duration_ms":null,"changes":null},"url":"https://web-7.preview.example.com","extra_urls":[],"observed_at":"2026-11-20T12:30:00Z"}
+    {"elapsed_ms":0,"slug":"web-7","repo":"octo/web","pull_request":7,"branch":"feature/x","head_repo":"octo/web","wanted_sha":"2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b","live_sha":"2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b","approved_sha":null,"state":"live","fault":null,"last_delivery":null,"created_at":"2026-11-20T10:00:00Z","last_activity":"2026-11-20T10:00:00Z","rollout":{"attempt":0,"began_at":null,"state_since":null,"live_at":null,"duration_ms":null,"changes":null},"url":"https://web-7.preview.example.com","extra_urls":[],"visibility":"public","observed_at":"2026-11-20T12:30:00Z"}
     --- stderr
     "#);
 }

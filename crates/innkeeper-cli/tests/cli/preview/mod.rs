@@ -18,6 +18,7 @@ mod open;
 mod pause;
 mod port_forward;
 mod set;
+mod share;
 mod sleep;
 mod ssh;
 mod start;

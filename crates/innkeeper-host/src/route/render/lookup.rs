@@ -2,8 +2,10 @@
 //!
 //! Caddy prepares all routes of a block at each request that reaches the block, and each match costs an access to the file
 //! system. So the blocks are nested, with those that most requests need outside: the shortcuts of the table, then the wait
-//! for an app that restarts, then all rules, at last the pages.
+//! for an app that restarts, then all rules, at last the pages. Hosts whose visitors are checked have no shortcuts, and nothing
+//! else that a request finds before the check ([`super::access`]).
 
+use super::access::{self, part};
 use super::matchers::{file_matcher, host, lower_case};
 use super::proxy::{self, forwarding, proxy};
 use super::rules::{
@@ -26,6 +28,7 @@ const FORMER_RULES_DIR: &str = "rules.1";
 pub(super) fn snippets(config: &CaddyConfig, features: Features) -> String {
     [
         proxy::app_options(config, features),
+        access::snippets(config),
         format!("({ROUTING}) {{\n{}}}\n", routing(config)),
     ]
     .concat()
@@ -52,6 +55,7 @@ fn routing(config: &CaddyConfig) -> String {
         // The name in `paths` is not only an address.
         format!("\troute {{\n{stripped}\troute {{\n"),
         unavailable::removed_headers(),
+        access::check(config),
         rules(config),
         placeholder(config),
         outdated(config),
@@ -115,10 +119,10 @@ fn rules(config: &CaddyConfig) -> String {
 {actions}	}}
 	}}
 ",
-        known = file_matcher(config, "known", "", &dirs),
+        known = file_matcher(config, "known", &part(""), &dirs),
         lower = lower_case(PATH_HEADER),
         segments = "(?:([^/]+)/)?".repeat(SEGMENTS),
-        matcher = file_matcher(config, "rule", RULES_DIR, &patterns),
+        matcher = file_matcher(config, "rule", &part(RULES_DIR), &patterns),
         deep = deep(config, &exact),
         held = unavailable::held(config),
         actions = actions(),
@@ -149,12 +153,12 @@ fn deep(config: &CaddyConfig, exact: &str) -> String {
 	}}
 	}}
 ",
-        dir = file_matcher(config, "deep", "", &format!("/{DEEP_DIR}/")),
+        dir = file_matcher(config, "deep", &part(""), &format!("/{DEEP_DIR}/")),
         segments = "(?:([^/]+)/)?".repeat(MAX_SEGMENTS),
         matcher = file_matcher(
             config,
             "deep-rule",
-            DEEP_DIR,
+            &part(DEEP_DIR),
             &format!("{exact}{prefixes} /{TREE}/*")
         ),
     )
@@ -226,7 +230,7 @@ fn placeholder(config: &CaddyConfig) -> String {
 		@body not method GET HEAD
 {without_body}{page}	}}
 ",
-        matcher = file_matcher(config, "page", PAGE_DIR, "/*"),
+        matcher = file_matcher(config, "page", &part(PAGE_DIR), "/*"),
         without_body = proxy("@body ", "\t\t\tmethod GET\n"),
         page = proxy("", ""),
     )

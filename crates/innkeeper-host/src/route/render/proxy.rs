@@ -6,6 +6,7 @@ use innkeeper_model::preview::RouteProtocol;
 use ipnet::IpNet;
 
 use super::rules::Transport;
+use super::secrets;
 use super::{Features, STREAM_CLOSE_DELAY};
 use crate::route::config::{CaddyConfig, Tls};
 
@@ -54,6 +55,7 @@ pub(super) fn app_options(config: &CaddyConfig, features: Features) -> String {
     [
         format!("({APP}) {{\n{close_delay}"),
         forwarding(config, "\t"),
+        secrets::removed(),
         response_headers(config),
         "}\n".to_owned(),
     ]

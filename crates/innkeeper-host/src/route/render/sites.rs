@@ -1,5 +1,6 @@
 //! Renders the configuration that all previews share.
 
+use super::access::{self, GUEST};
 use super::lookup;
 use super::matchers::{host, lower_case, usual_host};
 use super::settled::settled;
@@ -76,6 +77,7 @@ fn guest_sites(config: &CaddyConfig, port: u16, host_pattern: &str) -> String {
 			try_files /guests/{{http.request.remote.host}}/{host}/{HOST_FILE}
 		}}
 		respond @foreign \"{NOT_YOURS}\" 403
+		vars {GUEST} yes
 ",
         table = config.table.display(),
         host = host(config),
@@ -139,7 +141,7 @@ fn site(config: &CaddyConfig, port: Option<u16>, host: &str, shortcut: &str, own
         "\
 {scheme}{host}{port} {{
 {tls}	route {{
-{shortcut}		route {{
+{front}{shortcut}		route {{
 			import {HOSTS}
 {own}			import {routing}
 		}}
@@ -147,6 +149,7 @@ fn site(config: &CaddyConfig, port: Option<u16>, host: &str, shortcut: &str, own
 	import {ERRORS}
 }}
 ",
+        front = access::front(config),
         routing = lookup::ROUTING
     )
 }

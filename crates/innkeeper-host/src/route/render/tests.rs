@@ -11,6 +11,7 @@ fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {
         table: "/var/lib/innkeeper-routes".into(),
         lookup: "127.0.0.1:3180".parse().expect("address"),
         pages: "/run/innkeeper-pages/pages.sock".into(),
+        access: None,
         resolver: Some(RouteResolver {
             port: 3053,
             table: "/run/innkeeper-dns/table".into(),
@@ -44,6 +45,7 @@ fn spec(routes: Vec<RouteRule>, extra_hosts: Vec<ExtraHost>) -> RouteSpec {
         routes,
         extra_hosts,
         state: RouteState::Live,
+        checked: false,
     }
 }
 
@@ -124,10 +126,12 @@ fn hosts_are_settled_where_the_resolver_can_be_asked() {
     };
     for impossible in [
         CaddyConfig {
+            access: None,
             resolver: None,
             ..possible.clone()
         },
         CaddyConfig {
+            access: None,
             resolver: at("/run/a b"),
             ..possible.clone()
         },

@@ -13,6 +13,7 @@
 
 use innkeeper_model::settled;
 
+use super::access::{self, part};
 use super::matchers::file_matcher;
 use super::proxy::{self, forwarding};
 use super::rules::{LIVE_DIR, STRIP};
@@ -114,7 +115,7 @@ pub(super) fn held(config: &CaddyConfig) -> String {
 		}}
 	}}
 ",
-        matcher = file_matcher(config, "held", HELD_DIR, "/*"),
+        matcher = file_matcher(config, "held", &part(HELD_DIR), "/*"),
         subrequest = subrequest(),
         socket = config.pages.display(),
         forwarding = forwarding(config, "\t\t\t\t"),
@@ -141,7 +142,7 @@ pub(super) fn errors(config: &CaddyConfig) -> String {
     format!(
         "\
 	handle_errors {{
-		@unavailable expression {{http.error.status_code}} in [502, 503, 504]
+{closed}		@unavailable expression {{http.error.status_code}} in [502, 503, 504]
 		route @unavailable {{
 			@slow expression {{http.error.status_code}} == 504 && {{http.error.message}}.contains(\"awaiting response\")
 			respond @slow \"{SLOW}\" 504
@@ -179,8 +180,9 @@ pub(super) fn errors(config: &CaddyConfig) -> String {
 		}}
 	}}
 ",
+        closed = access::errors(),
         removed = removed(3),
-        matcher = file_matcher(config, "app", APP_DIR, "/*"),
+        matcher = file_matcher(config, "app", &part(APP_DIR), "/*"),
         named = settled::pattern(),
         // The address follows a `/`, as in the lookup.
         live = file_matcher(config, "live", LIVE_DIR, "/*"),

@@ -66,6 +66,14 @@ async fn respond(mut stream: TcpStream, me: SocketAddr) {
         stream.write_all(error.as_bytes()).await.ok();
         return;
     }
+    if line.ends_with("/echo") {
+        let (text, length) = (&head, head.len());
+        let response = format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{text}"
+        );
+        stream.write_all(response.as_bytes()).await.ok();
+        return;
+    }
     let get = |name: &str| headers.get(name).copied().unwrap_or("-");
     let text = format!(
         "{me} {line} host={} for={} proto={} body={}",

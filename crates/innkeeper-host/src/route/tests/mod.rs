@@ -19,9 +19,11 @@ use super::*;
 use crate::command::command;
 use crate::network::testing::enter_own_namespace;
 
+mod access;
 mod app;
 mod changes;
 mod client;
+mod door;
 mod hosts;
 mod ownership;
 mod requests;
@@ -185,6 +187,7 @@ fn config(root: &Path) -> CaddyConfig {
         table: root.join("table"),
         lookup: LOOKUP.parse().expect("address"),
         pages: root.join("pages.sock"),
+        access: None,
         resolver: Some(RouteResolver {
             port: RESOLVER,
             table: root.join("dns/table"),
@@ -244,6 +247,7 @@ fn simple(slug: &str) -> RouteSpec {
         routes: vec![rule("/", 3000, false)],
         extra_hosts: Vec::new(),
         state: RouteState::Live,
+        checked: false,
     }
 }
 

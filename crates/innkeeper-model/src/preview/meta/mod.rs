@@ -9,8 +9,9 @@
 //! | `routes` | required | at least one `{ path, port, stripPrefix?, protocol?, timeout?, healthPath? }`, at most [`Meta::MAX_ROUTES`] ([`RouteRule`]) |
 //! | `hostSecrets` | | names of environment variables, at most [`Meta::MAX_SECRETS`] |
 //! | `extraHosts` | | `{ prefix, routes }`, at most [`Meta::MAX_EXTRA_HOSTS`] ([`ExtraHost`]) |
+//! | `visibility` | | `"public"`, `"team"` or `"private"` ([`Visibility`]): the host's setting applies if it is stricter |
 //!
-//! The last two may be omitted or `null`. All of it is untrusted: it comes from a pull request.
+//! The last three may be omitted or `null`. All of it is untrusted: it comes from a pull request.
 
 mod health;
 mod parts;
@@ -24,7 +25,7 @@ pub use self::parts::{
     DatabaseMode, ExtraHost, RoutePath, RouteProtocol, RouteRule, RouteTimeout, ServiceName,
 };
 pub use self::problem::{MetaProblem, MetaProblemKind, MetaProblems};
-use super::EnvName;
+use super::{EnvName, Visibility};
 use crate::reserved::prefix_reservation;
 use crate::{GuestName, InvalidName};
 
@@ -45,6 +46,9 @@ pub struct Meta {
     pub host_secrets: Vec<EnvName>,
     /// Additional host names.
     pub extra_hosts: Vec<ExtraHost>,
+    /// The visitors that it asks for; `None` leaves them to the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
 }
 
 impl Meta {

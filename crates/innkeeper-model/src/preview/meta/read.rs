@@ -10,8 +10,8 @@ use super::{
     RouteProtocol, RouteRule, RouteTimeout, ServiceName,
 };
 use crate::GuestName;
-use crate::preview::EnvName;
 use crate::preview::checked::shown;
+use crate::preview::{EnvName, Visibility};
 
 const FIELDS: &[&str] = &[
     "setupService",
@@ -20,6 +20,7 @@ const FIELDS: &[&str] = &[
     "routes",
     "hostSecrets",
     "extraHosts",
+    "visibility",
 ];
 const ROUTE_FIELDS: &[&str] = &[
     "path",
@@ -31,6 +32,11 @@ const ROUTE_FIELDS: &[&str] = &[
 ];
 const HOST_FIELDS: &[&str] = &["prefix", "routes"];
 const DATABASES: &[&str] = &["host", "container"];
+const VISIBILITIES: &[&str] = &[
+    Visibility::Public.as_str(),
+    Visibility::Team.as_str(),
+    Visibility::Private.as_str(),
+];
 const PROTOCOLS: &[&str] = &[RouteProtocol::Http.name(), RouteProtocol::H2c.name()];
 
 /// Maximum number of listed problems. A pull request could have millions.
@@ -149,6 +155,8 @@ impl Reader {
         let host_secrets = host_secrets.map_or(Some(Vec::new()), |at| self.secrets(&at));
         let extra_hosts = object.optional("extraHosts");
         let extra_hosts = extra_hosts.map_or(Some(Vec::new()), |at| self.extra_hosts(&at));
+        let visibility = object.optional("visibility");
+        let visibility = visibility.map_or(Some(None), |at| self.visibility(&at).map(Some));
         let meta = Meta {
             setup_service: setup_service?,
             app_services: app_services?,
@@ -156,6 +164,7 @@ impl Reader {
             routes: routes?,
             host_secrets: host_secrets?,
             extra_hosts: extra_hosts?,
+            visibility: visibility?,
         };
         if let Some(index) = meta
             .app_services
@@ -299,6 +308,22 @@ impl Reader {
             );
         }
         protocol
+    }
+
+    fn visibility(&mut self, at: &At<'_>) -> Option<Visibility> {
+        let found = self.text(at)?;
+        let visibility = found.parse().ok();
+        if visibility.is_none() {
+            self.report(
+                &at.place,
+                MetaProblemKind::Word {
+                    found: found.to_owned(),
+                    nearest: nearest(found, VISIBILITIES),
+                    known: VISIBILITIES,
+                },
+            );
+        }
+        visibility
     }
 
     fn timeout(&mut self, at: &At<'_>, protocol: Option<RouteProtocol>) -> Option<RouteTimeout> {

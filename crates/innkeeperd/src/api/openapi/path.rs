@@ -48,6 +48,9 @@ fn describe(path: &str, name: &str) -> (&'static str, RefOr<Schema>) {
         "id" if path.starts_with("/v1/operations/") => {
             ("The number of the operation.", number(1.0, None))
         }
+        "id" if path.ends_with("/grants/{id}") => {
+            ("The number of the share link or token.", number(1.0, None))
+        }
         _ => ("The id of the delivery (`X-GitHub-Delivery`).", text()),
     }
 }

@@ -1,9 +1,11 @@
 //! Descriptions of the calls about previews.
 
+use innkeeper_model::access::{CreateGrant, CreatedGrant, GrantRecord};
 use innkeeper_model::api::{Accepted, ExecRequest, GuestView, connect as connect_protocol, exec};
 use innkeeper_model::preview::PreviewView;
 use innkeeper_model::preview::api::{
     ApprovePreview, BuildPreview, CreatePreview, PreviewAccepted, PreviewExplanation,
+    SetVisibility, VisibilityReport,
 };
 use innkeeper_model::preview::check::{CheckConfig, CheckSettings, CheckedConfig};
 use innkeeper_model::preview::log::LogLine;
@@ -61,7 +63,7 @@ fn on_guest(path: &'static str, id: &'static str, summary: &'static str) -> Desc
 
 #[rustfmt::skip]
 pub(super) fn all() -> Vec<Description> {
-    use Code::{ApprovalNeeded, CommandRefused, DatabaseFailed, DiskFull, InvalidConfig, InvalidSlug, PermissionDenied, PortClosed, RepoNotAccessible, RepoNotAllowed, SecretNotFound, SlugConflict, SlugTooLong, TooManyPreviews};
+    use Code::{ApprovalNeeded, CommandRefused, DatabaseFailed, DiskFull, GrantNotFound, InvalidConfig, InvalidSlug, PermissionDenied, PortClosed, RepoNotAccessible, RepoNotAllowed, RouteFailed, SecretNotFound, SlugConflict, SlugTooLong, TooManyPreviews, VisibilityTooOpen, VisitorsUnchecked};
     vec![
         get("/v1/previews", "preview-list", "Lists previews.").returns_list::<PreviewView>().fails(&[InvalidConfig]),
         on_preview(get("/v1/previews/{slug}", "preview-show", "Returns a preview.")).returns::<PreviewView>(),
@@ -83,6 +85,16 @@ pub(super) fn all() -> Vec<Description> {
         on_guest("/v1/previews/{slug}/pause", "preview-pause", "Freezes the processes of a preview."),
         on_guest("/v1/previews/{slug}/sleep", "preview-sleep", "Ends the processes of a preview until it is woken."),
         on_guest("/v1/previews/{slug}/wake", "preview-wake", "Wakes a preview that is paused or asleep."),
+        on_preview(get("/v1/previews/{slug}/visibility", "preview-show-visibility", "Returns the visitors of a preview, and where they are set."))
+            .returns::<VisibilityReport>(),
+        on_preview(post("/v1/previews/{slug}/visibility", "preview-visibility", "Sets the visitors of a preview."))
+            .takes::<SetVisibility>().returns::<VisibilityReport>().fails(&[VisitorsUnchecked, VisibilityTooOpen, RouteFailed]),
+        on_preview(get("/v1/previews/{slug}/grants", "preview-shares", "Lists the share links and tokens of a preview."))
+            .returns_list::<GrantRecord>(),
+        on_preview(post("/v1/previews/{slug}/grants", "preview-share", "Creates a share link or a token of a preview."))
+            .takes::<CreateGrant>().returns::<CreatedGrant>().fails(&[VisitorsUnchecked]),
+        on_preview(delete("/v1/previews/{slug}/grants/{id}", "preview-unshare", "Revokes a share link or a token of a preview."))
+            .returns::<GrantRecord>().fails(&[GrantNotFound]),
         on_preview(post("/v1/previews/{slug}/idle", "preview-idle", "Sets the use of a preview's idle time."))
             .takes::<IdleRequest>().returns::<RestReport>().fails(GUEST),
         on_preview(post("/v1/previews/{slug}/keepalive", "preview-keepalive", "Keeps a preview awake for a time."))
@@ -108,8 +120,8 @@ pub(super) fn all() -> Vec<Description> {
             .returns::<RepoSecrets>().fails(&[InvalidConfig, PermissionDenied]),
         post("/v1/secrets/{owner}/{repo}/{name}", "secret-set", "Sets a secret of a repository.")
             .takes::<SetSecret>().returns::<SecretChanged>()
-            .fails(&[DiskFull, InvalidConfig, PermissionDenied, RepoNotAccessible, RepoNotAllowed]),
+            .fails(&[DiskFull, GrantNotFound, InvalidConfig, PermissionDenied, RepoNotAccessible, RepoNotAllowed]),
         delete("/v1/secrets/{owner}/{repo}/{name}", "secret-remove", "Removes a secret of a repository.")
-            .returns::<SecretChanged>().fails(&[DiskFull, InvalidConfig, PermissionDenied, RepoNotAccessible, SecretNotFound]),
+            .returns::<SecretChanged>().fails(&[DiskFull, GrantNotFound, InvalidConfig, PermissionDenied, RepoNotAccessible, SecretNotFound]),
     ]
 }
