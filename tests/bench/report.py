@@ -172,6 +172,7 @@ def requests(throughput):
         "unchanged": "**a preview with one app**, before it is settled",
         "paths": "**a preview with an app for `/` and one for `/api/*`**, the former",
         "three": "**a preview with three routes**, one with `stripPrefix`",
+        "private": "**a private preview** with one app, whose visitor has a pass",
         "changed": "**a preview right after a change of its routes**",
     }
     rows = []

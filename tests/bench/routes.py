@@ -5,6 +5,7 @@ Beside it, what one would do without Innkeeper: a file for each site, `caddy rel
 """
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -19,6 +20,9 @@ from machine import PATIENCE, Broken
 CADDY = os.environ.get("CADDY", "caddy")
 COUNTS = [10, 1000]
 PORT = 8080
+
+# The preview that is not public.
+PRIVATE = "private"
 
 # The address of the app, and the subnet of guests that it is in.
 APP = "127.100.0.3"
@@ -38,7 +42,7 @@ def missing(programs):
     """Returns the reason why this cannot be measured, if any."""
     if not shutil.which(CADDY):
         return f"'{CADDY}' is not installed"
-    for program in ["examples/routes", "innkeeper-dns"]:
+    for program in ["examples/routes", "innkeeper-dns", "innkeeper-gateway"]:
         if not (programs / program).exists():
             return f"there is no {program} in '{programs}'"
     return None
@@ -61,8 +65,8 @@ def measure(place, programs, quick):
             apps = {"Node's http server": node, **apps}
         throughput = {}
         for title, app in apps.items():
-            with app(), resolver(programs, caddy.root):
-                (throughput[title],) = run(programs, "throughput", caddy, rounds, COUNTS[-1:])
+            with app(), resolver(programs, caddy.root), gateway(programs, caddy.root) as visitor:
+                (throughput[title],) = run(programs, "throughput", caddy, rounds, COUNTS[-1:], visitor)
     return found, reloaded, throughput
 
 
@@ -107,16 +111,71 @@ def resolver(programs, root):
         process.wait()
 
 
+@contextlib.contextmanager
+def gateway(programs, root):
+    """Runs innkeeper-gateway, which decides about visitors of the private preview, and returns the cookie of one."""
+    token = "ig_1_" + "A" * 43
+    host = f"{PRIVATE}.localhost"
+    grant = {
+        "id": 1,
+        "slug": PRIVATE,
+        "kind": "bypass",
+        "sha256": hashlib.sha256(token.encode()).hexdigest(),
+        "expires": "9999-01-01T00:00:00Z",
+    }
+    preview = {"slug": PRIVATE, "hosts": [host], "visibility": "private", "repo": "octo/web", "fork": False}
+    published = root / "gateway"
+    published.mkdir(exist_ok=True)
+    (published / "tokens.json").write_text(json.dumps({"version": 1, "tokens": []}))
+    (published / "access.json").write_text(json.dumps({"version": 1, "previews": [preview], "grants": [grant]}))
+    access = root / "access.sock"
+    config = root / "gateway.toml"
+    config.write_text(
+        f'runtime_dir = "{root}"\n[gateway]\nenabled = true\nsocket = "{root}/http.sock"\naccess_socket = "{access}"\n'
+        f'socket_group = "root"\nstate_dir = "{root}"\nmetrics_listen = ""\n[log]\nlevel = "warn"\n'
+    )
+    process = subprocess.Popen([programs / "innkeeper-gateway", "--config", config])
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not access.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Broken("innkeeper-gateway did not start")
+            time.sleep(0.01)
+        yield exchange(access, host, token)
+    finally:
+        process.terminate()
+        process.wait()
+        access.unlink(missing_ok=True)
+
+
+def exchange(access, host, token):
+    """Exchanges a bypass token for the cookie of a visitor, as Caddy requests it."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(access))
+        connection.sendall(
+            f"GET /.innkeeper-check HTTP/1.1\r\nHost: x\r\nX-Innkeeper-Access: /{PRIVATE}\r\nX-Forwarded-Method: GET\r\n"
+            f"X-Forwarded-Host: {host}:{PORT}\r\nX-Forwarded-Uri: /?innkeeper_bypass={token}\r\nConnection: close\r\n\r\n".encode()
+        )
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        cookie = response.headers.get("Set-Cookie", "")
+    if response.status != 302 or not cookie:
+        raise Broken(f"innkeeper-gateway exchanged no token: {response.status}")
+    return cookie.split(";")[0]
+
+
 def version():
     """Returns the version of Caddy, such as 2.11.2."""
     words = subprocess.run([CADDY, "version"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     return words[0].lstrip("v")
 
 
-def run(programs, what, caddy, rounds, counts):
-    """Returns the lines of the example `routes`."""
+def run(programs, what, caddy, rounds, counts, visitor=""):
+    """Returns the lines of the example `routes`. `visitor` is the cookie of a visitor of the private preview."""
     words = [programs / "examples/routes", what, caddy.root, str(PORT), str(rounds), *map(str, counts)]
-    process = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "VISITOR": visitor}
+    process = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True, env=environment)
     if process.returncode != 0:
         raise Broken(f"examples/routes {what} failed")
     return [json.loads(line) for line in process.stdout.splitlines()]

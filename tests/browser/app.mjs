@@ -24,6 +24,9 @@ export async function startApp(name, port = 0) {
     } else if (pathname === "/cookie") {
       response.setHeader("set-cookie", [`session=${name}; Path=/; HttpOnly`, `wide=${name}; Domain=localhost; Path=/`]);
       response.end("set");
+    } else if (pathname === "/echo") {
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify({ app: name, method: request.method, url: request.url, headers: request.headers }));
     } else if (pathname === "/cookies") {
       response.end(JSON.stringify(request.headers.cookie ?? ""));
     } else {

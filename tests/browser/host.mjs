@@ -1,5 +1,5 @@
-// The host of the tests: Caddy, innkeeper-pages, and the driver of routes. No innkeeperd runs: every page is also that of a
-// host whose daemon is down.
+// The host of the tests: Caddy, innkeeper-pages, innkeeper-gateway, and the driver of routes. No innkeeperd runs: every page is
+// also that of a host whose daemon is down. The tests of visitors play innkeeperd (visitors.mjs).
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,6 +10,9 @@ import * as path from "node:path";
 import * as readline from "node:readline";
 
 export const PORT = 8089;
+
+/** The token of the only person's session. */
+export const SESSION = `ik_7_${"A".repeat(43)}`;
 
 /** Returns the URL of a preview. */
 export const url = (slug, rest = "/") => `http://${slug}.localhost:${PORT}${rest}`;
@@ -37,6 +40,7 @@ export class Host {
   constructor() {
     this.place = fs.mkdtempSync(path.join(os.tmpdir(), "innkeeper-browser-"));
     this.pagesSocket = path.join(this.place, "pages.sock");
+    this.accessSocket = path.join(this.place, "access.sock");
     this.children = [];
     // Caddy shares its port with a former one: none may outlive an error that nobody caught.
     process.on("exit", () => this.children.forEach((child) => child.kill("SIGKILL")));
@@ -47,20 +51,23 @@ export class Host {
     for (const folder of ["previews", "table", "pages", "home"]) fs.mkdirSync(path.join(this.place, folder));
     fs.writeFileSync(
       path.join(this.place, "Caddyfile"),
-      `{\n\tadmin unix/${this.place}/admin.sock\n\tauto_https off\n}\nimport ${this.place}/previews/*.caddy\n`,
+      `{\n\tadmin unix/${this.place}/admin.sock\n\tauto_https off\n}\nimport ${this.place}/previews/*.caddy\n${this.gatewaySite()}`,
     );
     fs.writeFileSync(
       path.join(this.place, "config.toml"),
       `runtime_dir = "${this.place}"\n[log]\nlevel = "warn"\n[pages]\ndirectory = "${this.place}/pages"\nsocket = "${this.pagesSocket}"\n` +
-        `wake_page_seconds = 1\n[network]\nsubnet = "127.0.0.0/16"\n`,
+        `wake_page_seconds = 1\n[network]\nsubnet = "127.0.0.0/16"\n[previews]\ndomain = "localhost"\n[gateway]\nenabled = true\n` +
+        `socket = "${this.place}/http.sock"\naccess_socket = "${this.accessSocket}"\nsocket_group = "root"\nmetrics_listen = ""\n` +
+        `state_dir = "${this.place}/home"\n`,
     );
     const caddy = this.run("caddy", ["run", "--config", `${this.place}/Caddyfile`, "--adapter", "caddyfile"], {
       HOME: `${this.place}/home`,
+      SESSION: SESSION,
     });
     caddy.stderr.resume();
     await until("Caddy's admin socket", () => fs.existsSync(`${this.place}/admin.sock`));
     await this.startPages();
-    const driver = this.run(path.join(process.env.EXAMPLES, "route_commands"), [this.place, String(PORT), this.pagesSocket]);
+    const driver = this.run(path.join(process.env.EXAMPLES, "route_commands"), [this.place, String(PORT), this.pagesSocket, this.accessSocket]);
     driver.stderr.pipe(process.stderr);
     this.driver = driver;
     this.answers = readline.createInterface({ input: driver.stdout })[Symbol.asyncIterator]();
@@ -77,6 +84,41 @@ export class Host {
     this.pages.kill("SIGTERM");
     await ended;
     fs.rmSync(this.pagesSocket, { force: true });
+  }
+
+  /** The site of the gateway. Its login is a play: it gives the browser the session that a test has chosen. */
+  gatewaySite() {
+    return `http://api.localhost:${PORT} {
+	handle /login {
+		header Set-Cookie "__Host-innkeeper={$SESSION}; Path=/; Secure; HttpOnly; SameSite=Lax"
+		redir {http.request.uri.query.return} 302
+	}
+	handle {
+		reverse_proxy unix/${this.place}/http.sock
+	}
+}
+`;
+  }
+
+  async startGateway() {
+    this.gateway = this.run(path.join(process.env.BIN, "innkeeper-gateway"), ["--config", `${this.place}/config.toml`]);
+    this.gateway.stderr.resume();
+    await until("the socket of innkeeper-gateway", () => fs.existsSync(this.accessSocket));
+  }
+
+  async stopGateway() {
+    const ended = once(this.gateway, "exit");
+    this.gateway.kill("SIGTERM");
+    await ended;
+    for (const socket of [this.accessSocket, `${this.place}/http.sock`]) fs.rmSync(socket, { force: true });
+  }
+
+  /** Replaces a file that innkeeperd writes for the gateway. */
+  publish(name, contents) {
+    const file = path.join(this.place, "gateway", name);
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    fs.writeFileSync(`${file}.new`, JSON.stringify({ version: 1, ...contents }));
+    fs.renameSync(`${file}.new`, file);
   }
 
   /** Has the driver carry out a command. */

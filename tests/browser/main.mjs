@@ -8,6 +8,7 @@ import { chromium } from "playwright-core";
 import { startApp } from "./app.mjs";
 import { Host, request, until, url } from "./host.mjs";
 import { HOSTILE, STATES, status } from "./states.mjs";
+import { visitorTests } from "./visitors.mjs";
 
 const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -304,6 +305,8 @@ test("cookies stay with their preview", async () => {
   await context.close();
   apps.forEach((app) => app.stop());
 });
+
+visitorTests(test, host, () => browser);
 
 const chosen = process.argv.slice(2);
 const isChosen = ([name]) => chosen.length === 0 || chosen.some((part) => name.includes(part));

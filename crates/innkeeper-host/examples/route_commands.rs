@@ -1,10 +1,12 @@
 //! Sets routes by commands, with the real driver. `tests/browser` starts Caddy for it.
 //!
-//! `route_commands DIRECTORY PORT PAGES`: Caddy's main file and its admin socket are in the directory, its sites listen on
-//! the port of loopback, and PAGES is the socket of innkeeper-pages. Reads commands, one a line, and prints `ok` after each:
+//! `route_commands DIRECTORY PORT PAGES ACCESS`: Caddy's main file and its admin socket are in the directory, its sites listen on
+//! the port of loopback, PAGES is the socket of innkeeper-pages, and ACCESS is that of innkeeper-gateway for the check of visitors.
+//! Reads commands, one a line, and prints `ok` after each:
 //!
 //! - `live SLUG PORT`: requests go to the port of loopback.
 //! - `held SLUG PORT`: requests wait for the port.
+//! - `private SLUG PORT`, `private-held SLUG PORT`: the same after a check of the visitor.
 //! - `page SLUG`: requests go to the page.
 //! - `remove SLUG`
 
@@ -25,25 +27,32 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [directory, port, pages] = arguments.as_slice() else {
-        return Err("usage: route_commands DIRECTORY PORT PAGES".into());
+    let [directory, port, pages, access] = arguments.as_slice() else {
+        return Err("usage: route_commands DIRECTORY PORT PAGES ACCESS".into());
     };
     let routes = CaddyRoutes::new(config(
         Path::new(directory),
         port.parse()?,
         Path::new(pages),
+        Path::new(access),
     ));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let words: Vec<_> = line.split(' ').collect();
         match words.as_slice() {
-            [state @ ("live" | "held"), slug, port] => {
+            [
+                command @ ("live" | "held" | "private" | "private-held"),
+                slug,
+                port,
+            ] => {
                 let rule = RouteRule::new(RoutePath::parse("/")?, port.parse()?, false);
-                let state = match *state {
-                    "live" => RouteState::Live,
+                let state = match *command {
+                    "live" | "private" => RouteState::Live,
                     _ => RouteState::Held,
                 };
-                routes.ensure(&spec(slug, vec![rule], state)?).await?;
+                let mut spec = spec(slug, vec![rule], state)?;
+                spec.checked = command.starts_with("private");
+                routes.ensure(&spec).await?;
             }
             ["page", slug] => {
                 routes
@@ -74,7 +83,7 @@ fn identity() -> innkeeper_host::identity::Identity {
     innkeeper_host::identity::Identity::new(daemon, false)
 }
 
-fn config(directory: &Path, port: u16, pages: &Path) -> CaddyConfig {
+fn config(directory: &Path, port: u16, pages: &Path, access: &Path) -> CaddyConfig {
     CaddyConfig {
         identity: identity(),
         directory: directory.join("previews"),
@@ -86,7 +95,7 @@ fn config(directory: &Path, port: u16, pages: &Path) -> CaddyConfig {
         tls: Tls::None,
         port: Some(port),
         pages: pages.to_owned(),
-        access: None,
+        access: Some(access.to_owned()),
         resolver: None,
         guest_port: None,
         is_https: false,

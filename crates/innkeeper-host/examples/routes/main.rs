@@ -6,8 +6,9 @@
 //!
 //! `routes throughput DIRECTORY PORT ROUNDS COUNT`: the requests per second to previews of which COUNT exist, beside those
 //! through a plain `reverse_proxy` on the next port. Prints one line of JSON:
-//! `{"plain": [4020.5, …], "settled": […], "unchanged": […], "paths": […], "three": […], "changed": […]}`. If a program listens at the app's
-//! address, that is the app. `innkeeper-dns` must run, with its folder `dns` in the directory.
+//! `{"plain": [4020.5, …], "settled": […], "unchanged": […], "paths": […], "three": […], "private": […], "changed": […]}`. If a program
+//! listens at the app's address, that is the app. `innkeeper-dns` must run, with its folder `dns` in the directory, and
+//! `innkeeper-gateway`, with its `access.sock` there. The variable `VISITOR` has the cookie of a visitor of the private preview.
 //!
 //! Caddy's main file and its admin socket are in the directory, and its sites listen on the port of loopback.
 
@@ -71,7 +72,7 @@ fn config(directory: &Path, port: u16) -> CaddyConfig {
         table: directory.join("table"),
         lookup: SocketAddr::from((Ipv4Addr::LOCALHOST, 3180)),
         pages: directory.join("pages.sock"),
-        access: None,
+        access: Some(directory.join("access.sock")),
         resolver: Some(RouteResolver {
             port: RESOLVER,
             table: directory.join("dns/table"),

@@ -39,6 +39,9 @@ pub(crate) async fn measure(
     routes.ensure(&simple("unchanged")?).await?;
     routes.ensure(&spec("paths")?).await?;
     routes.ensure(&three("three")?).await?;
+    let mut private = simple("private")?;
+    private.checked = true;
+    routes.ensure(&private).await?;
     let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
         for (name, port, path) in [
@@ -47,6 +50,7 @@ pub(crate) async fn measure(
             ("unchanged", port, "/"),
             ("paths", port, "/index.html"),
             ("three", port, "/api/users"),
+            ("private", port, "/"),
             ("changed", port, "/"),
         ] {
             if name == "changed" {
@@ -105,7 +109,9 @@ async fn load(port: u16, slug: &str, path: &'static str) -> Outcome<f64> {
 
 /// Sends requests one after the other, and returns their number. Only the app's response is accepted.
 async fn repeat(port: u16, slug: String, path: &'static str, end: Instant) -> Result<u32, String> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {slug}.localhost:{port}\r\n\r\n");
+    let cookie = std::env::var("VISITOR").unwrap_or_default();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {slug}.localhost:{port}\r\nCookie: {cookie}\r\n\r\n");
     let broken = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
         .await
