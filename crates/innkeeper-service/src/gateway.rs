@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 use innkeeper_model::access::{ACCESS_FILE, GATEWAY_SOCKET, Role, TOKENS_FILE};
 use serde::{Deserialize, Serialize};
 
-use crate::ConfigError;
-
-/// The maximum length of a socket's path: `sockaddr_un` has 108 bytes, including the final NUL (unix(7)).
-const MAX_SOCKET: usize = 107;
+use crate::{ConfigError, socket_path};
 
 /// The section `[gateway]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -116,12 +113,7 @@ impl Gateway {
             ("gateway.socket", &self.socket),
             ("gateway.access_socket", &self.access_socket),
         ] {
-            if !socket.is_absolute() {
-                return invalid(setting, "the path must start with '/'");
-            }
-            if socket.as_os_str().len() > MAX_SOCKET {
-                return invalid(setting, "the path of a socket has 107 bytes at most");
-            }
+            socket_path::check(setting, socket)?;
         }
         if !self.tokens_file.is_empty() && !self.tokens_file.starts_with('/') {
             return invalid("gateway.tokens_file", "the path must start with '/'");

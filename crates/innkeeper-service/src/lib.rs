@@ -12,6 +12,7 @@
 //! | `pages` | the section `[pages]`, which `innkeeperd` and `innkeeper-pages` read |
 //! | `dns` | the section `[dns]`, which `innkeeperd` and `innkeeper-dns` read |
 //! | `gateway` | the section `[gateway]`, which `innkeeperd` and `innkeeper-gateway` read |
+//! | `socket_path` | checks of the paths of sockets |
 //! | [`systemd`] | notifications to systemd |
 //! | `quota` | the number of connections that one peer may hold |
 //! | [`server`] | the HTTP server: connections and their limits; a feature of the crate |
@@ -29,6 +30,7 @@ mod print;
 mod quota;
 #[cfg(feature = "server")]
 pub mod server;
+mod socket_path;
 pub mod systemd;
 mod webhook;
 

@@ -6,10 +6,7 @@ use std::path::{Path, PathBuf};
 use innkeeper_model::preview::page::WAKE_SOCKET;
 use serde::{Deserialize, Serialize};
 
-use crate::ConfigError;
-
-/// The maximum length of a socket's path: `sockaddr_un` has 108 bytes, including the final NUL (unix(7)).
-const MAX_SOCKET: usize = 107;
+use crate::{ConfigError, socket_path};
 
 /// The maximum of `hold_seconds`: browsers and programs give up waiting for a response.
 const MAX_HOLD: u64 = 60;
@@ -97,9 +94,7 @@ impl Pages {
                 "the path must start with '/' and consist of letters, digits and -._/+@",
             );
         }
-        if self.socket.as_os_str().len() > MAX_SOCKET {
-            return invalid("pages.socket", "the path of a socket has 107 bytes at most");
-        }
+        socket_path::check("pages.socket", &self.socket)?;
         if self.max_connections < 3 || self.max_streams_per_address == 0 {
             return invalid(
                 "pages.max_connections and pages.max_streams_per_address",
@@ -121,17 +116,7 @@ impl Pages {
                 "must be at most pages.wake_timeout_seconds",
             );
         }
-        let wake = self.wake_socket(runtime_dir);
-        if !wake.is_absolute() {
-            return invalid("pages.wake_socket", "the path must start with '/'");
-        }
-        if wake.as_os_str().len() > MAX_SOCKET {
-            return invalid(
-                "pages.wake_socket",
-                "the path of a socket has 107 bytes at most",
-            );
-        }
-        Ok(())
+        socket_path::check("pages.wake_socket", &self.wake_socket(runtime_dir))
     }
 }
 

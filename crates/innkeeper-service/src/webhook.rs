@@ -8,16 +8,13 @@ use innkeeper_model::preview::RepoName;
 use innkeeper_model::preview::intake::INTAKE_SOCKET;
 use serde::{Deserialize, Serialize};
 
-use crate::ConfigError;
+use crate::{ConfigError, socket_path};
 
 /// The environment files of a host that followed the contract, with the webhook's secrets and other settings.
 const ENVIRONMENT_FILES: [&str; 2] = [
     "/var/secrets/preview.env",
     "/var/secrets/preview-webhook.env",
 ];
-
-/// The maximum length of a socket's path: `sockaddr_un` has 108 bytes, including the final NUL (unix(7)).
-const MAX_SOCKET: usize = 107;
 
 /// The section `[webhook]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,16 +80,7 @@ impl Webhook {
         if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
             return invalid("webhook.listen", "write it as <address>:<port>");
         }
-        let intake = self.intake_socket(runtime_dir);
-        if !intake.is_absolute() {
-            return invalid("webhook.intake", "the path must start with '/'");
-        }
-        if intake.as_os_str().len() > MAX_SOCKET {
-            return invalid(
-                "webhook.intake",
-                "the path of a socket has 107 bytes at most",
-            );
-        }
+        socket_path::check("webhook.intake", &self.intake_socket(runtime_dir))?;
         if self.max_connections == 0 || self.timeout_seconds == 0 {
             return invalid(
                 "webhook.max_connections and webhook.timeout_seconds",
