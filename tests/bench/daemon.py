@@ -33,7 +33,7 @@ class Busy(Broken):
 class Daemon:
     """A daemon for the benchmark."""
 
-    def __init__(self, place, identity, programs):
+    def __init__(self, place, identity, programs, gateway_timeout=None):
         self.place = place
         # As on a host: state on the disk, sockets in memory.
         self.run = Path("/run/innkeeper-bench")
@@ -43,6 +43,8 @@ class Daemon:
         self.log = place / "innkeeperd.log"
         self.process = None
         self.identity, self.program = identity, programs / "innkeeperd"
+        # The timeout of innkeeper-gateway in seconds, or None without a gateway.
+        self.gateway_timeout = gateway_timeout
         self.start()
 
     def start(self, pool=0, warm=None):
@@ -87,7 +89,22 @@ directory = "{self.place}/credentials"
 [legacy]
 directories = []
 """
+            + self._gateway()
         )
+
+    def _gateway(self):
+        if self.gateway_timeout is None:
+            return ""
+        return f"""
+[gateway]
+enabled = true
+group = "root"
+host = "api.example.org"
+socket = "{self.run}/http.sock"
+access_socket = "{self.run}/access.sock"
+metrics_listen = ""
+timeout_seconds = {self.gateway_timeout}
+"""
 
     def _start(self, program):
         with open(self.log, "wb") as log:

@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import garbage
 import report
 import rest
 import routes
 from contenders import PEERS, Api, Cli, Crun, Nspawn, NspawnPrepared, Podman, Pooled, Warm, check_flags
 from daemon import Daemon
+from garbage import Garbage
 from machine import Broken, await_answer, await_byte, await_stamp, children, resident, settle, share_processor
 from rest import Rest
 
@@ -75,6 +77,8 @@ class Results:
     deliveries: list = field(default_factory=list)
     # Commands beside builds that flood: `(idle, busy)` in milliseconds, by the command.
     floods: dict = field(default_factory=dict)
+    # The daemon's response times beside a flood of the gateway.
+    garbage: Garbage | None = None
 
 
 class Bench:
@@ -336,6 +340,13 @@ def main():
     bench.run_pool([Pooled(daemon, given.closure)] + [c for c in contenders if type(c) in beside_pool])
     beside_warm = (Nspawn, NspawnPrepared, Crun, Podman)
     bench.run_warm(given.closure, [Warm(daemon, given.closure)] + [c for c in contenders if type(c) in beside_warm])
+    if why := garbage.missing(given.bin):
+        print(f"INNKEEPER-NOT-RUN: bench: garbage: {why}", file=sys.stderr)
+    else:
+        daemon.stop()
+        daemon.gateway_timeout = garbage.TIMEOUT
+        daemon.start()
+        results.garbage = garbage.measure(daemon, given.bin, given.quick, bench.show)
     daemon.stop()
     if why := routes.missing(given.bin):
         print(f"INNKEEPER-NOT-RUN: bench: routes: {why}", file=sys.stderr)

@@ -49,6 +49,8 @@ def table(results, contenders, missing, rounds, load):
         deliveries(results),
         floods(results),
     ]
+    if results.garbage:
+        parts.append(garbage(results.garbage))
     if results.routes:
         *added, throughput = results.routes
         parts += [routes(*added), requests(throughput)]
@@ -360,6 +362,22 @@ def floods(results):
         for command, (idle, busy) in results.floods.items()
     ]
     return markdown(["beside builds that flood", "idle", "three builds", "to idle"], rows)
+
+
+def garbage(found):
+    """Returns the table of the daemon's response times beside a flood of the gateway."""
+    rows = [
+        [
+            title,
+            spread(times, digits=2),
+            f"{statistics.quantiles(times, n=100)[98]:.2f}",
+            f"{statistics.median(times) / statistics.median(found.quiet):.2f}",
+        ]
+        for title, times in (("none", found.quiet), (f"{found.rate:,.0f} requests/s", found.flooded))
+    ]
+    head = ["garbage at the gateway", "`GET /v1/guests` on the daemon's socket", "99th percentile", "to none"]
+    before, after = (kibibytes / 1024 for kibibytes in found.memory)
+    return f"{markdown(head, rows)}\n\nThe gateway's memory: {before:.1f} MiB before, {after:.1f} MiB after."
 
 
 def timeline(begun, events, ended, last):
