@@ -29,6 +29,7 @@ use crate::journal::Journal;
 use crate::logs::Logs;
 use crate::masks::Masks;
 use crate::pages::StatusPages;
+use crate::permissions::Permissions;
 use crate::redelivery::Redelivery;
 use crate::reporter::Reporter;
 use crate::repositories::Repositories;
@@ -76,6 +77,7 @@ pub(crate) struct Components {
     pub(crate) store: Store,
     pub(crate) engine: Engine,
     pub(crate) github: Option<Github>,
+    pub(crate) permissions: Permissions,
     pub(crate) journal: Journal,
     pub(crate) workers: Workers,
     pub(crate) guests: Guests,
@@ -341,6 +343,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         store,
         engine,
         github,
+        permissions: Permissions::default(),
         journal,
         workers,
         guests,

@@ -15,6 +15,7 @@ mod host;
 mod listener;
 mod openapi;
 mod previews;
+mod private;
 mod rejection;
 mod response;
 mod rest;

@@ -16,7 +16,7 @@ use super::access::{Access, Gate, Needs, Scope, authorize};
 use super::openapi::Gated;
 use super::{
     Context, audit, connect, deliveries, events, exec, grants, guests, host, openapi, previews,
-    rest, retained, secrets, sessions, snapshots, tokens,
+    private, rest, retained, secrets, sessions, snapshots, tokens,
 };
 use crate::access::Tokens;
 use crate::audit::AuditLog;
@@ -33,7 +33,9 @@ impl Call {
     /// Adds the call to a router, behind the check of its access.
     pub(super) fn serve(self, router: Router<Context>, context: &Context) -> Router<Context> {
         let (tokens, audit) = (context.tokens.clone(), context.audit.clone());
-        router.route(self.path, gated(self.handler, self.access, tokens, audit))
+        let private = from_fn_with_state(context.previews.clone(), private::check);
+        let handler = self.handler.route_layer(private);
+        router.route(self.path, gated(handler, self.access, tokens, audit))
     }
 
     /// Returns the call's method, path and access.

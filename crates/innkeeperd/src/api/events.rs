@@ -8,6 +8,7 @@ use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use futures_util::Stream;
 use innkeeper_engine::Engine;
 use innkeeper_model::{Event, EventKind, Failure, GuestName, OperationId, OperationState};
+use innkeeper_preview::Previews;
 use innkeeper_store::EventFilter;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -16,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use utoipa::IntoParams;
 
 use super::response::{end, name};
-use super::{Caller, Context, visible};
+use super::{Caller, Context, private, visible};
 use crate::api_error::ApiError;
 
 /// The events that a call selects.
@@ -52,6 +53,7 @@ pub(super) async fn events(
     let (sender, receiver) = mpsc::channel(64);
     let event_stream = EventStream {
         engine: context.engine.clone(),
+        previews: context.previews.clone(),
         caller,
         operation,
         guest: query.guest.as_deref().map(name).transpose()?,
@@ -73,6 +75,7 @@ const PAGE: usize = 256;
 
 struct EventStream {
     engine: Engine,
+    previews: Option<Previews>,
     caller: Caller,
     operation: Option<OperationId>,
     guest: Option<GuestName>,
@@ -168,6 +171,12 @@ impl EventStream {
         if self.operation.is_none() {
             let store = self.engine.store();
             let sees = visible::sees_event(store, &self.caller, event.guest.as_ref());
+            if !sees.await.map_err(|_| End)? {
+                return Ok(());
+            }
+        }
+        if let Some(guest) = &event.guest {
+            let sees = private::may_see(self.previews.as_ref(), &self.caller, guest);
             if !sees.await.map_err(|_| End)? {
                 return Ok(());
             }

@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::agent::Agent;
 use super::response::{ApiResult, Created, LogQuery, accepted, body, console, created_as, name};
-use super::{Caller, Context, visible};
+use super::{Caller, Context, private, visible};
 use crate::api_error::ApiError;
 use crate::audit::AuditObject;
 use crate::quotas::Wanted;
@@ -27,6 +27,8 @@ pub(super) async fn list(
         let visible = visible::previews_of(context.engine.store(), repo).await?;
         views.retain(|view| visible.contains(&view.guest.name));
     }
+    let hidden = private::hidden_from(context.previews.as_ref(), &caller).await?;
+    views.retain(|view| !hidden.contains(&view.guest.name));
     Ok(Json(views))
 }
 

@@ -11,7 +11,7 @@ use innkeeper_model::api::{
 use innkeeper_model::{GuestUsage, Operation, OperationId};
 
 use super::response::{ApiResult, accepted, body};
-use super::{Caller, Context, visible};
+use super::{Caller, Context, private, visible};
 use crate::api_error::ApiError;
 
 pub(super) async fn status(State(context): State<Context>) -> ApiResult<Status> {
@@ -75,8 +75,14 @@ pub(super) async fn pool(State(context): State<Context>) -> ApiResult<PoolReport
     Ok(Json(context.engine.pool().await?))
 }
 
-pub(super) async fn usage(State(context): State<Context>) -> ApiResult<Vec<GuestUsage>> {
-    Ok(Json(context.engine.usage().await?))
+pub(super) async fn usage(
+    State(context): State<Context>,
+    caller: Caller,
+) -> ApiResult<Vec<GuestUsage>> {
+    let mut usage = context.engine.usage().await?;
+    let hidden = private::hidden_from(context.previews.as_ref(), &caller).await?;
+    usage.retain(|one| !hidden.contains(&one.name));
+    Ok(Json(usage))
 }
 
 pub(super) async fn build(

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::response::{ApiResult, Created, LogQuery, accepted, body, created_as, log_lines};
-use super::{Caller, Context, visible};
+use super::{Caller, Context, private, visible};
 use crate::api_error::ApiError;
 
 type Started = Result<(StatusCode, Json<PreviewAccepted>), ApiError>;
@@ -70,6 +70,8 @@ pub(super) async fn list(
     if let Some(repo) = caller.repo() {
         views.retain(|view| view.preview.repo == *repo);
     }
+    let hidden = private::hidden_from(Some(&previews), &caller).await?;
+    views.retain(|view| !hidden.contains(&view.preview.slug));
     Ok(Json(views))
 }
 
@@ -167,6 +169,7 @@ pub(super) async fn approve(
     caller: Caller,
     request: Bytes,
 ) -> Started {
+    private::require_writer(&previews, &caller, &slug).await?;
     Ok(accepted(
         previews
             .approve(&slug, body(&request)?, &caller.actor())
