@@ -99,9 +99,9 @@ class Host:
         self.binaries = binaries
         self.place = place
         self.processes: list[subprocess.Popen[bytes]] = []
-        cgroup = f"innkeeper-api-{os.getpid()}-{time.time_ns() % 10**9}"
+        self.cgroup = f"innkeeper-api-{os.getpid()}-{time.time_ns() % 10**9}"
         self.config = place / "config.toml"
-        self.config.write_text(CONFIG.format(place=place, cgroup=cgroup, flake=flake))
+        self.config.write_text(CONFIG.format(place=place, cgroup=self.cgroup, flake=flake))
         (place / "Caddyfile").write_text(CADDYFILE.format(place=place, port=PORT))
 
     def test(self, schemathesis: str, options: list[str]) -> int:
@@ -196,6 +196,9 @@ class Host:
         for process in reversed(self.processes):
             process.terminate()
             process.wait(30)
+        for hierarchy in Path("/sys/fs/cgroup").glob(f"*/{self.cgroup}"):
+            for directory, _, _ in os.walk(hierarchy, topdown=False):
+                os.rmdir(directory)
         shutil.rmtree(self.place, ignore_errors=True)
 
 

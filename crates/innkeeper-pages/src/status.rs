@@ -53,12 +53,11 @@ impl Statuses {
     /// Watches the status of a preview. The value is the one at the time of the call or newer. One task polls for all
     /// watches of a preview.
     pub(crate) async fn watch(&self, slug: &GuestName) -> watch::Receiver<Latest> {
-        if let Some(sender) = self.watches.lock().get(slug) {
-            return sender.subscribe();
-        }
+        // Also for a watch that exists: its last poll may be older than this call.
         let first = self.read(slug).await;
         let mut watches = self.watches.lock();
         if let Some(sender) = watches.get(slug) {
+            update(sender, first);
             return sender.subscribe();
         }
         let (sender, receiver) = watch::channel(first);
@@ -95,11 +94,7 @@ impl Statuses {
             if let Some(latest) = changed
                 && let Some(sender) = self.watches.lock().get(&slug)
             {
-                sender.send_if_modified(|current| {
-                    let differs = *current != latest;
-                    *current = latest;
-                    differs
-                });
+                update(sender, latest);
             }
             tokio::time::sleep(POLL).await;
         }
@@ -108,6 +103,15 @@ impl Statuses {
     fn path(&self, slug: &GuestName) -> PathBuf {
         self.directory.join(format!("{slug}{PAGE_SUFFIX}"))
     }
+}
+
+/// Sends a status to the watchers if it differs from the last one.
+fn update(sender: &watch::Sender<Latest>, latest: Latest) {
+    sender.send_if_modified(|current| {
+        let differs = *current != latest;
+        *current = latest;
+        differs
+    });
 }
 
 /// Runs file operations on a thread for them. They do not panic.
@@ -187,6 +191,22 @@ pub(crate) mod tests {
         drop(watched);
         while !statuses.watches.lock().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn new_watcher_sees_the_file_as_it_is() {
+        let directory = tempfile::tempdir().expect("directory");
+        let statuses = Statuses::new(directory.path());
+        replace(directory.path(), &text("queued"));
+        let first = statuses.watch(&slug()).await;
+        // The first poll has seen this version.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        replace(directory.path(), &text("building"));
+        let second = statuses.watch(&slug()).await;
+        for watched in [first, second] {
+            let latest = watched.borrow().clone().expect("a status");
+            assert_eq!(latest.state.as_str(), "building");
         }
     }
 

@@ -151,6 +151,21 @@ impl StatusPages {
         self.write_with(slug, Feed::begin_wake).await;
     }
 
+    /// As [`Self::fall_asleep`], unless the guest is being woken at the moment of the change.
+    pub(crate) async fn fall_asleep_unless(
+        &self,
+        slug: &GuestName,
+        failure: Option<Failure>,
+        is_woken: impl FnOnce() -> bool + Send,
+    ) {
+        self.write_with(slug, |feed| {
+            if !is_woken() {
+                feed.fall_asleep(failure, None);
+            }
+        })
+        .await;
+    }
+
     /// Records that the guest is asleep, with the failure of its wake and the time until a request wakes it again, and writes
     /// the status.
     pub(crate) async fn fall_asleep(

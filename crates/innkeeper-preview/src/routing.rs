@@ -179,7 +179,9 @@ impl Routing {
         self.health.suspend(slug);
         let failure = self.guests.record(slug).await?.wake_failure;
         // Before the route: innkeeper-pages reads from it that a request wakes the guest.
-        self.pages.fall_asleep(slug, failure, None).await;
+        // A wake that begins meanwhile has requests wait longer.
+        let is_woken = || self.visitor_wakes.includes(slug);
+        self.pages.fall_asleep_unless(slug, failure, is_woken).await;
         match &preview.live_meta {
             Some(meta) => self.route_to_hold(slug, meta).await,
             None => self.route_to_page(preview).await,

@@ -313,7 +313,8 @@ pub(super) mod tests {
           "url": "https://web-7.preview.example.com",
           "extra_urls": [
             "https://landing-web-7.preview.example.com"
-          ]
+          ],
+          "visibility": "public"
         }
         "#);
         let json = serde_json::to_string(&view).expect("serializes");

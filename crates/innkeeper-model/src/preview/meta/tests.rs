@@ -127,7 +127,7 @@ fn meta_reports_all_problems_at_once() {
     });
     insta::assert_snapshot!(problems(&json.to_string()), @r#"
     /setupServise: unknown field; did you mean 'setupService'? (write 'setupService', or remove it)
-    /zebra: unknown field (remove it; the known fields are setupService, appServices, database, routes, hostSecrets, extraHosts)
+    /zebra: unknown field (remove it; the known fields are setupService, appServices, database, routes, hostSecrets, extraHosts, visibility)
     /setupService: this required field is missing (add it)
     /appServices: expected a list, found a string (make it a list)
     /database: unknown value 'hosts'; did you mean 'host'? (write "host" or "container")
@@ -156,8 +156,8 @@ fn meta_problem_has_place_text_and_remedy() {
     /routes: this required field is missing (add it)
     ");
     insta::assert_snapshot!(problems(&" ".repeat(Meta::MAX_BYTES + 1)), @"too large: 262145 bytes (keep system.build.previewMeta below 256 KiB)");
-    insta::assert_snapshot!(problems(&with("/stripPrefix", json!(true))), @"/stripPrefix: unknown field (remove it; the known fields are setupService, appServices, database, routes, hostSecrets, extraHosts)");
-    insta::assert_snapshot!(problems(&with("/a~0\u{1b}[31m~1b", json!(true))), @r"/a~00\u{1b}[31m~01b: unknown field (remove it; the known fields are setupService, appServices, database, routes, hostSecrets, extraHosts)");
+    insta::assert_snapshot!(problems(&with("/stripPrefix", json!(true))), @"/stripPrefix: unknown field (remove it; the known fields are setupService, appServices, database, routes, hostSecrets, extraHosts, visibility)");
+    insta::assert_snapshot!(problems(&with("/a~0\u{1b}[31m~1b", json!(true))), @r"/a~00\u{1b}[31m~01b: unknown field (remove it; the known fields are setupService, appServices, database, routes, hostSecrets, extraHosts, visibility)");
     insta::assert_snapshot!(problems(&with("/routes/0/Port", json!(1))), @"/routes/0/Port: unknown field; did you mean 'port'? (write 'port', or remove it)");
     insta::assert_snapshot!(problems(&with("/routes", json!([]))), @r#"/routes: the list is empty (add one, for example { path = "/"; port = 3000; })"#);
     insta::assert_snapshot!(problems(&with("/routes", json!({}))), @"/routes: expected a list, found an attribute set (make it a list)");

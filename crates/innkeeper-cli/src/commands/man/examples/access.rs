@@ -4,6 +4,55 @@ use super::Examples;
 
 pub(super) const EXAMPLES: Examples = &[
     (
+        "preview share",
+        &[(
+            "preview share web-7 --expires 12h",
+            "Print a link with which a person may visit a preview for twelve hours.",
+        )],
+    ),
+    (
+        "preview shares",
+        &[(
+            "preview shares web-7",
+            "Show the links and tokens of a preview, with their numbers.",
+        )],
+    ),
+    (
+        "preview unshare",
+        &[(
+            "preview unshare web-7 3",
+            "Revoke a link or a token, also for those who have used it.",
+        )],
+    ),
+    (
+        "preview token",
+        &[(
+            "preview token web-7 --quiet",
+            "Print a token for the tests of CI, and nothing else.",
+        )],
+    ),
+    (
+        "innkeeper secret set",
+        &[(
+            "innkeeper secret set octo/web API_KEY",
+            "Set a secret of a repository; its value comes from standard input or a prompt.",
+        )],
+    ),
+    (
+        "innkeeper secret list",
+        &[(
+            "innkeeper secret list octo/web",
+            "Show the names of the secrets of a repository, never their values.",
+        )],
+    ),
+    (
+        "innkeeper secret rm",
+        &[(
+            "innkeeper secret rm octo/web API_KEY",
+            "Remove a secret of a repository.",
+        )],
+    ),
+    (
         "innkeeper audit",
         &[
             (
