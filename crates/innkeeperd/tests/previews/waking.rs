@@ -15,7 +15,7 @@ use crate::support::{Client, wait_until};
 const BODY: usize = 3 << 20;
 
 /// Limits that no machine exceeds.
-const PATIENT: &str = "wake_timeout_seconds = 300\nwake_page_seconds = 300";
+const PATIENT: &str = "hold_seconds = 60\nwake_timeout_seconds = 300\nwake_page_seconds = 300";
 
 /// Returns the fixtures' app with a count of a body's bytes, server-sent events, and an upgrade that returns what it receives.
 fn counting_app() -> String {
