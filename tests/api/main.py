@@ -46,6 +46,7 @@ retention_seconds = 60
 enabled = true
 host = 'api.test.example'
 socket = '{place}/gateway.sock'
+access_socket = '{place}/access.sock'
 socket_group = 'root'
 group = 'root'
 metrics_listen = ''
@@ -141,7 +142,7 @@ class Host:
             print("the daemon has ended", file=sys.stderr)
             status = 1
         # Hostile input leaves the daemon healthy.
-        broken = [check for check in json.loads(self.program("innkeeper", "doctor", "--json"))["checks"] if check["verdict"] == "broken"]
+        broken = [check for check in self.doctor() if check["verdict"] == "broken"]
         if broken:
             print(f"doctor: {broken}", file=sys.stderr)
             status = 1
@@ -176,6 +177,13 @@ class Host:
         """Runs a client program as root on the host."""
         name, *arguments = command
         return run(self.binaries / name, *arguments, env=environment(self.place))
+
+    def doctor(self) -> list[dict[str, str]]:
+        """Returns the checks of `innkeeper doctor`, which fails if one of them is broken."""
+        command: list[str | Path] = [self.binaries / "innkeeper", "doctor", "--json"]
+        output = subprocess.run(command, check=False, capture_output=True, text=True, env=environment(self.place)).stdout
+        checks: list[dict[str, str]] = json.loads(output)["checks"]
+        return checks
 
     def agent(self, *arguments: str, check: bool = True) -> str | None:
         """Runs `agent`. Without `check`, returns None for a failure."""
