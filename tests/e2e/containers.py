@@ -60,8 +60,9 @@ def run(name: str, user: str, script: str) -> str:
 
 
 boot()
-# The node in the native tier's /dev is this machine's, which only root may open where udev has not changed that.
+# The nodes in the native tier's /dev are this machine's, which only root may open where udev has not changed that.
 machine.succeed("umount /dev/fuse 2> /dev/null || true; rm -f /dev/fuse; mknod -m 666 /dev/fuse c 10 229")
+machine.succeed("umount /dev/net/tun 2> /dev/null || true; rm -f /dev/net/tun; mknod -m 666 /dev/net/tun c 10 200")
 before = traces()
 
 with subtest("nesting needs the permission of the configuration"):
