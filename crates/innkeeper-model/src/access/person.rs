@@ -131,7 +131,7 @@ pub enum TokenKind {
     Token,
     /// The session of a person in a browser.
     Browser,
-    /// The session of a person on a machine, of `innkeeper login`.
+    /// The session of a person on a machine: `POST /v1/sessions/device`.
     Device,
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Admission {
     pub(crate) person: StoredPerson,
     pub(crate) role: Role,
     pub(crate) kind: TokenKind,
-    /// The machine of a session of `innkeeper login`, for its name.
+    /// The machine of a session of the kind `device`, for its name.
     pub(crate) machine: Option<String>,
     pub(crate) lifetime: SignedDuration,
 }
