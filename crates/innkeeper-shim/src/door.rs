@@ -11,10 +11,13 @@
 //! With 3, a path and a line break before the byte, it executes the closure's `etc/innkeeper/boot-own` in place of init, with
 //! that path: a system of the guest's own.
 //!
+//! Before it waits, it turns SYN cookies off in the guest's network namespace: see [`SYN_COOKIES`].
+//!
 //! A guest that waits without a name has no init on its command line. Its message begins with 4, the guest's name and the path of
 //! init, each with a line break.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::ffi::OsStringExt;
@@ -26,6 +29,14 @@ use std::time::Duration;
 
 use crate::arguments::Program;
 use crate::{USAGE, filters, kernel, print_error};
+
+/// The setting of SYN cookies (ip-sysctl, `tcp_syncookies`) of this process' network namespace.
+///
+/// With them, an app whose queue of connections is full, as when all requests that waited for its wake arrive at once, loses requests:
+/// the kernel answers a connection and forgets it, and resets it if the first data that it accepts is not the beginning of the
+/// request, which is so for most bodies. Without them, the client's connection waits. SYN cookies protect a server on
+/// the internet from floods with forged addresses, and a guest is reached through the host only.
+const SYN_COOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
 
 /// The pause before a retry. The daemon is unavailable only during a restart.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -62,6 +73,8 @@ struct Opened {
 /// Waits for the daemon's byte, installs the filters if they are required, then executes `program`, or the one that the message
 /// names. Returns only on failure.
 pub(crate) fn wait(socket: &Path, needs_filters: bool, program: Option<Program>) -> ExitCode {
+    // A kernel without SYN cookies lacks the file.
+    let _written = fs::write(SYN_COOKIES, "0");
     let opened = loop {
         // Also after a connection that ended early: the daemon was killed, and another one will listen.
         if let Some(opened) = open(socket, needs_filters) {
