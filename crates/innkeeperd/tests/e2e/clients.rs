@@ -50,9 +50,10 @@ fn ssh_and_postgresql_wake_a_guest() {
             client.change("web", verb);
             assert_eq!(client.guest("web").state, state);
             assert_eq!(connect(&key, address).as_deref(), Some("42\n"), "{verb}");
+            // In this order: an awake guest's wake has been recorded as an operation.
             wait_until("the wake has ended", || {
-                let status: Status = client.get("/v1/status");
-                client.guest("web").guest.level == Level::Awake && status.operations.is_empty()
+                client.guest("web").guest.level == Level::Awake
+                    && client.get::<Status>("/v1/status").operations.is_empty()
             });
         }
     }
