@@ -12,12 +12,17 @@ use tracing::warn;
 /// The time for which a permission is remembered.
 const AGE: Duration = Duration::from_secs(60);
 
+/// The time for which a failed query is remembered: a list or a stream of events needs the same permission many times.
+const FAILURE_AGE: Duration = Duration::from_secs(1);
+
 /// The maximum number of permissions that are remembered.
 const MAX_PERMISSIONS: usize = 10_000;
 
-/// Permissions by repository and login.
+/// Permissions by repository and login; `None` after a failed query.
 #[derive(Debug, Default)]
-pub(crate) struct Permissions(Mutex<HashMap<(String, String), (Instant, Permission)>>);
+pub(crate) struct Permissions(Mutex<HashMap<(String, String), Known>>);
+
+type Known = (Instant, Option<Permission>);
 
 impl Permissions {
     /// Returns a person's permission: the remembered one, or the one that `query` returns. `None` if it is unknown.
@@ -32,27 +37,32 @@ impl Permissions {
             repo.to_string().to_ascii_lowercase(),
             login.to_ascii_lowercase(),
         );
-        if let Some((at, permission)) = self.0.lock().get(&key).copied()
-            && now.saturating_duration_since(at) < AGE
-        {
-            return Some(permission);
+        let is_fresh = |(at, permission): &Known| {
+            let age = if permission.is_some() {
+                AGE
+            } else {
+                FAILURE_AGE
+            };
+            now.saturating_duration_since(*at) < age
+        };
+        if let Some(known) = self.0.lock().get(&key).copied().filter(is_fresh) {
+            return known.1;
         }
-        match query.await {
-            Ok(permission) => {
-                let mut known = self.0.lock();
-                if known.len() >= MAX_PERMISSIONS {
-                    known.retain(|_, (at, _)| now.saturating_duration_since(*at) < AGE);
-                }
-                if known.len() < MAX_PERMISSIONS {
-                    known.insert(key, (now, permission));
-                }
-                Some(permission)
-            }
+        let permission = match query.await {
+            Ok(permission) => Some(permission),
             Err(error) => {
                 warn!(%repo, login, error = chain(&error), "a permission is unknown, and so refused");
                 None
             }
+        };
+        let mut known = self.0.lock();
+        if known.len() >= MAX_PERMISSIONS {
+            known.retain(|_, known| is_fresh(known));
         }
+        if known.len() < MAX_PERMISSIONS {
+            known.insert(key, (now, permission));
+        }
+        permission
     }
 }
 
@@ -71,6 +81,7 @@ mod tests {
         };
         let lost = || Err(GithubError::RepoNotAccessible(repo.clone()));
         assert_eq!(answer("mona", 0, lost()).await, None);
+        assert_eq!(answer("mona", 0, Ok(Permission::Read)).await, None);
         assert_eq!(
             answer("mona", 1, Ok(Permission::Read)).await,
             Some(Permission::Read)

@@ -141,7 +141,7 @@ impl Rights {
     async fn request(&self, key: &Key, source: IpAddr) -> Option<bool> {
         let (session, slug, _) = key;
         let at = Instant::now();
-        let path = format!("/v1/previews/{slug}");
+        let path = format!("/v1/previews/{slug}/visibility");
         let actor = Actor::Token(*session);
         let response = timeout(TIMEOUT, self.daemon.get_as(&path, &actor, source)).await;
         let status = response
@@ -180,7 +180,7 @@ mod tests {
     /// Serves one status for all previews, until the result is aborted.
     fn serve(socket: &Path, status: StatusCode) -> tokio::task::JoinHandle<()> {
         let listener = UnixListener::bind(socket).expect("listens");
-        let app = Router::new().route("/v1/previews/{slug}", get(async move || status));
+        let app = Router::new().route("/v1/previews/{slug}/visibility", get(async move || status));
         tokio::spawn(async move { axum::serve(listener, app).await.expect("serves") })
     }
 

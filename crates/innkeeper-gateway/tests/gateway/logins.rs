@@ -54,7 +54,7 @@ async fn person_gets_a_pass_for_one_host() {
     assert_eq!(visit(&program, "web", "/", &post).await.status(), 204);
     assert_eq!(daemon.received().len(), seen, "innkeeperd takes no part");
     let asked = &daemon.received()[0];
-    assert_eq!(asked.uri, "/v1/previews/web");
+    assert_eq!(asked.uri, "/v1/previews/web/visibility");
     assert_eq!(asked.header("innkeeper-actor"), "token:7");
 
     // The pass of a host opens no other one, not even of the same preview.
@@ -85,7 +85,7 @@ async fn refusal_does_not_show_whether_a_preview_exists() {
     publish_tokens(directory.path(), &[7]);
     publish(directory.path(), &[("web", Private)], &[]);
     let daemon = Daemon::start(directory.path());
-    daemon.hide(&["/v1/previews/web"]);
+    daemon.hide(&["/v1/previews/web/visibility"]);
     let program = Program::start(directory.path());
     let own = session(7);
     let headers = [("cookie", own.as_str()), ("host", "api.example.org")];

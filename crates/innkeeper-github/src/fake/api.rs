@@ -199,14 +199,17 @@ async fn repository(State(world): State<Shared>, Path((owner, repo)): RepoPath) 
     let found = world.repos.get(&name).ok_or_else(not_found)?;
     let mut json = repo_json(&name, found.id);
     json["archived"] = found.archived.into();
+    json["private"] = found.private.into();
     Ok(Json(json).into_response())
 }
 
 async fn repository_by_id(State(world): State<Shared>, Path(id): Path<u64>) -> ApiResult {
     let world = world.lock();
     let found = world.repos.iter().find(|(_, repo)| repo.id == id);
-    let (name, _) = found.ok_or_else(not_found)?;
-    Ok(Json(repo_json(name, id)).into_response())
+    let (name, found) = found.ok_or_else(not_found)?;
+    let mut json = repo_json(name, id);
+    json["private"] = found.private.into();
+    Ok(Json(json).into_response())
 }
 
 async fn contents(

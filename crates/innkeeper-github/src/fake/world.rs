@@ -98,6 +98,8 @@ pub struct Repo {
     pub check_runs: Vec<CheckRunRecord>,
     /// True if it is archived: nothing can be written.
     pub archived: bool,
+    /// True if it is private. Lookups of the repository report it; events and pull requests do not.
+    pub private: bool,
     /// Pull requests whose conversations are locked.
     pub locked: BTreeSet<u64>,
 }

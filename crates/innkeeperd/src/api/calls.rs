@@ -14,6 +14,7 @@ use innkeeper_model::preview::secrets::MAX_SECRET_REQUEST;
 
 use super::access::{Access, Gate, Needs, Scope, authorize};
 use super::openapi::Gated;
+use super::private::{Named, Sight};
 use super::{
     Context, audit, connect, deliveries, events, exec, grants, guests, host, openapi, previews,
     private, rest, retained, secrets, sessions, snapshots, tokens,
@@ -33,7 +34,8 @@ impl Call {
     /// Adds the call to a router, behind the check of its access.
     pub(super) fn serve(self, router: Router<Context>, context: &Context) -> Router<Context> {
         let (tokens, audit) = (context.tokens.clone(), context.audit.clone());
-        let private = from_fn_with_state(context.previews.clone(), private::check);
+        let named = Named::of(self.method, self.path);
+        let private = from_fn_with_state((Sight::of(context), named), private::check);
         let handler = self.handler.route_layer(private);
         router.route(self.path, gated(handler, self.access, tokens, audit))
     }

@@ -11,8 +11,9 @@ use innkeeper_store::{Delivery, DeliveryFilter, Preview, StoreError};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Context;
+use super::private::Sight;
 use super::response::{ApiResult, accepted};
+use super::{Caller, Context};
 use crate::api_error::ApiError;
 use crate::intake::explain;
 
@@ -28,6 +29,7 @@ pub(super) struct Filter {
 
 pub(super) async fn list(
     State(context): State<Context>,
+    caller: Caller,
     Query(filter): Query<Filter>,
 ) -> ApiResult<Vec<DeliveryView>> {
     let pull_request = filter
@@ -43,7 +45,9 @@ pub(super) async fn list(
         ..DeliveryFilter::default()
     };
     let mut views = Vec::new();
-    for delivery in context.engine.store().deliveries(filter).await? {
+    let deliveries = context.engine.store().deliveries(filter).await?;
+    let sight = Sight::of(&context);
+    for delivery in sight.readable(&caller, deliveries).await {
         let preview = preview_of(&context, &delivery).await?;
         views.push(view(&context, &delivery, preview.as_ref()).await?);
     }
@@ -52,10 +56,13 @@ pub(super) async fn list(
 
 pub(super) async fn show(
     State(context): State<Context>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<DeliveryDetails> {
     let delivery = context.engine.store().delivery(&id).await?;
-    let delivery = delivery.ok_or(StoreError::DeliveryNotFound { id })?;
+    let delivery = Vec::from_iter(delivery);
+    let mut delivery = Sight::of(&context).readable(&caller, delivery).await;
+    let delivery = delivery.pop().ok_or(StoreError::DeliveryNotFound { id })?;
     let preview = preview_of(&context, &delivery).await?;
     Ok(Json(DeliveryDetails {
         delivery: view(&context, &delivery, preview.as_ref()).await?,

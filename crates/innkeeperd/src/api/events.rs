@@ -8,7 +8,6 @@ use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use futures_util::Stream;
 use innkeeper_engine::Engine;
 use innkeeper_model::{Event, EventKind, Failure, GuestName, OperationId, OperationState};
-use innkeeper_preview::Previews;
 use innkeeper_store::EventFilter;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -16,8 +15,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::IntoParams;
 
+use super::private::Sight;
 use super::response::{end, name};
-use super::{Caller, Context, private, visible};
+use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 
 /// The events that a call selects.
@@ -45,17 +45,20 @@ pub(super) async fn events(
         .get("last-event-id")
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let operation = query.operation.map(OperationId);
+    let mut is_own = false;
     if let Some(id) = operation {
         // Fails for an unknown operation: its stream would never end.
-        visible::require_operation(&context.engine, &caller, id).await?;
+        let operation = visible::require_operation(&context, &caller, id).await?;
+        is_own = operation.actor == caller.actor();
     }
     let end = end(&context, &caller);
     let (sender, receiver) = mpsc::channel(64);
     let event_stream = EventStream {
         engine: context.engine.clone(),
-        previews: context.previews.clone(),
+        sight: Sight::of(&context),
         caller,
         operation,
+        is_own,
         guest: query.guest.as_deref().map(name).transpose()?,
         follow: query.follow,
         after: last_seen.or(query.after).unwrap_or(0),
@@ -75,9 +78,11 @@ const PAGE: usize = 256;
 
 struct EventStream {
     engine: Engine,
-    previews: Option<Previews>,
+    sight: Sight,
     caller: Caller,
     operation: Option<OperationId>,
+    /// True if the caller requested the operation.
+    is_own: bool,
     guest: Option<GuestName>,
     follow: bool,
     after: i64,
@@ -175,10 +180,14 @@ impl EventStream {
                 return Ok(());
             }
         }
-        if let Some(guest) = &event.guest {
-            let sees = private::may_see(self.previews.as_ref(), &self.caller, guest);
-            if !sees.await.map_err(|_| End)? {
-                return Ok(());
+        if !self.is_own {
+            let (guest, id) = (event.guest.as_ref(), event.operation);
+            let sees = self.sight.operation(&self.caller, guest, id);
+            match sees.await.map_err(|_| End)? {
+                true => {}
+                // The rest of an operation is that of a guest that is gone or has been closed.
+                false if self.operation.is_some() => return Err(End),
+                false => return Ok(()),
             }
         }
         let frame = Frame::default().json_data(event).map_err(|_| End)?;

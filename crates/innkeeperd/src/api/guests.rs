@@ -10,8 +10,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::agent::Agent;
+use super::private::Sight;
 use super::response::{ApiResult, Created, LogQuery, accepted, body, console, created_as, name};
-use super::{Caller, Context, private, visible};
+use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 use crate::audit::AuditObject;
 use crate::quotas::Wanted;
@@ -27,7 +28,7 @@ pub(super) async fn list(
         let visible = visible::previews_of(context.engine.store(), repo).await?;
         views.retain(|view| visible.contains(&view.guest.name));
     }
-    let hidden = private::hidden_from(context.previews.as_ref(), &caller).await?;
+    let hidden = Sight::of(&context).hidden_from(&caller).await?;
     views.retain(|view| !hidden.contains(&view.guest.name));
     Ok(Json(views))
 }

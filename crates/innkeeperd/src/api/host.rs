@@ -8,14 +8,25 @@ use innkeeper_model::access::ReadyReport;
 use innkeeper_model::api::{
     Accepted, ConfigReport, DoctorReport, GcReport, PoolReport, SlotReport, Status,
 };
-use innkeeper_model::{GuestUsage, Operation, OperationId};
+use innkeeper_model::{GuestName, GuestUsage, Operation, OperationId};
 
+use super::private::Sight;
 use super::response::{ApiResult, accepted, body};
-use super::{Caller, Context, private, visible};
+use super::{Caller, Context, visible};
 use crate::api_error::ApiError;
 
-pub(super) async fn status(State(context): State<Context>) -> ApiResult<Status> {
-    Ok(Json(context.engine.status(context.started_at).await?))
+pub(super) async fn status(State(context): State<Context>, caller: Caller) -> ApiResult<Status> {
+    let mut status = context.engine.status(context.started_at).await?;
+    let sight = Sight::of(&context);
+    let mut operations = Vec::new();
+    for operation in status.operations {
+        let (guest, id) = (operation.guest.as_ref(), Some(operation.id));
+        if sight.operation(&caller, guest, id).await? {
+            operations.push(operation);
+        }
+    }
+    status.operations = operations;
+    Ok(Json(status))
 }
 
 /// Reports whether the parts of the host work that every guest needs.
@@ -67,12 +78,28 @@ pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> ApiRes
     Ok(Json(report))
 }
 
-pub(super) async fn slots(State(context): State<Context>) -> ApiResult<SlotReport> {
-    Ok(Json(context.engine.slots().await?))
+/// The owner of a slot whose guest the caller may not see.
+const HIDDEN_OWNER: &str = "a private preview";
+
+pub(super) async fn slots(State(context): State<Context>, caller: Caller) -> ApiResult<SlotReport> {
+    let mut report = context.engine.slots().await?;
+    let hidden = Sight::of(&context).hidden_from(&caller).await?;
+    for taken in &mut report.taken {
+        if hidden.iter().any(|name| name.as_str() == taken.owner) {
+            HIDDEN_OWNER.clone_into(&mut taken.owner);
+        }
+    }
+    Ok(Json(report))
 }
 
-pub(super) async fn pool(State(context): State<Context>) -> ApiResult<PoolReport> {
-    Ok(Json(context.engine.pool().await?))
+pub(super) async fn pool(State(context): State<Context>, caller: Caller) -> ApiResult<PoolReport> {
+    let mut report = context.engine.pool().await?;
+    let hidden = Sight::of(&context).hidden_from(&caller).await?;
+    let is_hidden = |guest: &GuestName| hidden.contains(guest);
+    report
+        .volumes
+        .retain(|volume| !volume.guest.as_ref().is_some_and(is_hidden));
+    Ok(Json(report))
 }
 
 pub(super) async fn usage(
@@ -80,7 +107,7 @@ pub(super) async fn usage(
     caller: Caller,
 ) -> ApiResult<Vec<GuestUsage>> {
     let mut usage = context.engine.usage().await?;
-    let hidden = private::hidden_from(context.previews.as_ref(), &caller).await?;
+    let hidden = Sight::of(&context).hidden_from(&caller).await?;
     usage.retain(|one| !hidden.contains(&one.name));
     Ok(Json(usage))
 }
@@ -132,6 +159,6 @@ pub(super) async fn operation(
     caller: Caller,
     Path(id): Path<i64>,
 ) -> ApiResult<Operation> {
-    visible::require_operation(&context.engine, &caller, OperationId(id)).await?;
-    Ok(Json(context.engine.operation(OperationId(id)).await?))
+    let operation = visible::require_operation(&context, &caller, OperationId(id));
+    Ok(Json(operation.await?))
 }

@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::private::Sight;
 use super::response::{ApiResult, Created, LogQuery, accepted, body, created_as, log_lines};
 use super::{Caller, Context, private, visible};
 use crate::api_error::ApiError;
@@ -63,6 +64,7 @@ impl FromRequestParts<Context> for OnePreview {
 }
 
 pub(super) async fn list(
+    State(context): State<Context>,
     AllPreviews(previews): AllPreviews,
     caller: Caller,
 ) -> ApiResult<Vec<PreviewView>> {
@@ -70,7 +72,7 @@ pub(super) async fn list(
     if let Some(repo) = caller.repo() {
         views.retain(|view| view.preview.repo == *repo);
     }
-    let hidden = private::hidden_from(Some(&previews), &caller).await?;
+    let hidden = Sight::of(&context).hidden_from(&caller).await?;
     views.retain(|view| !hidden.contains(&view.preview.slug));
     Ok(Json(views))
 }
@@ -82,6 +84,7 @@ pub(super) async fn create(
 ) -> Created<PreviewAccepted> {
     let request: CreatePreview = body(&request)?;
     visible::require_repo(&caller, &request.repo)?;
+    private::require_reader(&previews, &caller, &request.repo).await?;
     let created = previews.create(request, &caller.actor()).await?;
     Ok(created_as(created.slug.to_string(), accepted(created)))
 }
@@ -93,6 +96,7 @@ pub(super) async fn build(
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
     let request: BuildPreview = body(&request)?;
     visible::require_repo(&caller, &request.repo)?;
+    private::require_reader(&previews, &caller, &request.repo).await?;
     Ok(accepted(previews.build(request, &caller.actor()).await?))
 }
 

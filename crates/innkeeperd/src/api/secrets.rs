@@ -6,10 +6,11 @@ use axum::extract::Path;
 use innkeeper_model::preview::secrets::{RepoSecrets, SecretChanged, SetSecret};
 use innkeeper_model::preview::{EnvName, InvalidText, RepoName};
 use innkeeper_model::{Code, Failure};
+use innkeeper_preview::Previews;
 
 use super::previews::AllPreviews;
 use super::response::{ApiResult, body};
-use super::{Caller, visible};
+use super::{Caller, private, visible};
 use crate::api_error::ApiError;
 
 pub(super) async fn list(
@@ -17,7 +18,7 @@ pub(super) async fn list(
     caller: Caller,
     Path((owner, repo)): Path<(String, String)>,
 ) -> ApiResult<RepoSecrets> {
-    let repo = repo_of(&caller, &owner, &repo)?;
+    let repo = repo_of(&previews, &caller, &owner, &repo).await?;
     Ok(Json(previews.secrets(&repo).await?))
 }
 
@@ -27,7 +28,7 @@ pub(super) async fn set(
     Path((owner, repo, name)): Path<(String, String, String)>,
     request: Bytes,
 ) -> ApiResult<SecretChanged> {
-    let repo = repo_of(&caller, &owner, &repo)?;
+    let repo = repo_of(&previews, &caller, &owner, &repo).await?;
     let name = EnvName::parse(&name).map_err(|error| invalid(&error))?;
     let SetSecret { value } = body(&request)?;
     let actor = caller.actor();
@@ -40,7 +41,7 @@ pub(super) async fn remove(
     caller: Caller,
     Path((owner, repo, name)): Path<(String, String, String)>,
 ) -> ApiResult<SecretChanged> {
-    let repo = repo_of(&caller, &owner, &repo)?;
+    let repo = repo_of(&previews, &caller, &owner, &repo).await?;
     let name = EnvName::parse(&name).map_err(|error| invalid(&error))?;
     let actor = caller.actor();
     let changed = previews.remove_secret(&repo, &name, &actor);
@@ -48,9 +49,15 @@ pub(super) async fn remove(
 }
 
 /// Returns the repository in a path, whose secrets the caller may change.
-fn repo_of(caller: &Caller, owner: &str, repo: &str) -> Result<RepoName, ApiError> {
+async fn repo_of(
+    previews: &Previews,
+    caller: &Caller,
+    owner: &str,
+    repo: &str,
+) -> Result<RepoName, ApiError> {
     let repo = RepoName::parse(&format!("{owner}/{repo}")).map_err(|error| invalid(&error))?;
     visible::require_repo(caller, &repo)?;
+    private::require_reader(previews, caller, &repo).await?;
     Ok(repo)
 }
 

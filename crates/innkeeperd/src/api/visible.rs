@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use innkeeper_engine::{Engine, EngineError};
+use innkeeper_engine::EngineError;
 use innkeeper_model::access::Role;
 use innkeeper_model::preview::RepoName;
-use innkeeper_model::{Code, Failure, Guest, GuestName, OperationId};
+use innkeeper_model::{Code, Failure, Guest, GuestName, Operation, OperationId};
 use innkeeper_store::{Store, StoreError};
 
+use super::Context;
 use super::caller::Caller;
+use super::private::Sight;
 use crate::api_error::ApiError;
 
 /// Refuses a preview that the caller may not see.
@@ -36,16 +38,24 @@ pub(super) async fn require_guest(
     }
 }
 
-/// Refuses an operation that the caller may not see, and one that does not exist.
+/// Returns an operation. Refuses one that the caller may not see, and one that does not exist.
 pub(super) async fn require_operation(
-    engine: &Engine,
+    context: &Context,
     caller: &Caller,
     id: OperationId,
-) -> Result<(), ApiError> {
-    let operation = engine.operation(id).await?;
-    let is_own = operation.actor == caller.actor();
-    if is_own || sees_event(engine.store(), caller, operation.guest.as_ref()).await? {
-        return Ok(());
+) -> Result<Operation, ApiError> {
+    let operation = context.engine.operation(id).await?;
+    if operation.actor == caller.actor() {
+        return Ok(operation);
+    }
+    let guest = operation.guest.as_ref();
+    let of_token = sees_event(context.engine.store(), caller, guest).await?;
+    if of_token
+        && Sight::of(context)
+            .operation(caller, guest, Some(id))
+            .await?
+    {
+        return Ok(operation);
     }
     Err(EngineError::OperationNotFound(id).into())
 }

@@ -24,6 +24,7 @@ mod host;
 mod ignored;
 mod isolation;
 mod lifecycle;
+mod people;
 mod recorded_payloads;
 mod redelivery;
 mod repositories;

@@ -169,6 +169,25 @@ async fn each_cell_of_role_and_call_is_decided() {
     insta::assert_snapshot!(table);
 }
 
+#[test]
+fn each_call_of_a_preview_or_a_guest_is_checked() {
+    for call in all() {
+        let expected = match call.path {
+            path if path.contains("{slug}") => &[Named::Preview, Named::VisitedPreview][..],
+            // The name of files that a destroyed agent has left.
+            path if path.starts_with("/v1/retained") || path.starts_with("/v1/secrets") => {
+                &[Named::Other]
+            }
+            path if path.contains("{name}") => &[Named::Guest],
+            _ => &[Named::Other],
+        };
+        let named = Named::of(call.method, call.path);
+        assert!(expected.contains(&named), "{} {}", call.method, call.path);
+        let is_visit = call.method == "GET" && call.path.ends_with("/visibility");
+        assert_eq!(named == Named::VisitedPreview, is_visit, "{}", call.path);
+    }
+}
+
 #[tokio::test]
 async fn each_call_is_in_the_list_of_the_api() {
     let list = include_str!("../../../../innkeeper-model/src/api.rs");

@@ -117,7 +117,7 @@ pub(super) fn all() -> Vec<Description> {
         on_preview(post("/v1/previews/{slug}/approve", "preview-approve", "Approves a commit of a fork."))
             .takes::<ApprovePreview>().accepts::<PreviewAccepted>().fails(OPERATION).fails(&[CommandRefused]),
         get("/v1/secrets/{owner}/{repo}", "secret-list", "Lists the secrets of a repository, without their values.")
-            .returns::<RepoSecrets>().fails(&[InvalidConfig, PermissionDenied]),
+            .returns::<RepoSecrets>().fails(&[InvalidConfig, PermissionDenied, RepoNotAccessible]),
         post("/v1/secrets/{owner}/{repo}/{name}", "secret-set", "Sets a secret of a repository.")
             .takes::<SetSecret>().returns::<SecretChanged>()
             .fails(&[DiskFull, GrantNotFound, InvalidConfig, PermissionDenied, RepoNotAccessible, RepoNotAllowed]),
