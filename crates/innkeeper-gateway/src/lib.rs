@@ -22,7 +22,7 @@
 //! | `published` | the digests of tokens that innkeeperd writes |
 //! | `watched` | files of innkeeperd, read again when they change |
 //! | [`pairs`] | tokens of a file that another program manages, read again on SIGHUP |
-//! | `login`, with a diagram of its own | logins of people in a browser, and their pages |
+//! | `login`, with a diagram of its own | logins of people in a browser and of their machines, and the pages |
 //! | [`session`] | the cookie of a person's session |
 //! | `browser` | the check that a page of this host made a request with that cookie |
 //! | `failures` | the rate limit of failures, by address |

@@ -1,4 +1,4 @@
-//! Logins of people in a browser.
+//! Logins of people in a browser, and of their machines (`device`).
 //!
 //! ```text
 //! browser ── GET /login ──► cookie with a random seed; 302 to GitHub with its state and challenge
@@ -10,14 +10,15 @@
 //! The gateway has no secret of GitHub and no network: innkeeperd completes the login. The seed binds the end of a login to
 //! the browser that began it; the state and PKCE's verifier are digests of it.
 
+mod device;
 mod page;
 mod seed;
 mod talk;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Extension, Query, Request, State};
+use axum::body::Body;
+use axum::extract::{Extension, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
@@ -32,6 +33,7 @@ use crate::browser;
 use crate::receive::{self, Context};
 use crate::refuse::Refusal;
 use crate::session::{self, COOKIE, set_cookie};
+pub(crate) use device::Requests;
 use page::Page;
 use seed::Seed;
 
@@ -70,9 +72,14 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
     Router::new()
         .route("/login", routing::get(begin))
         .route("/login/callback", routing::get(finish))
+        .route("/login/device", routing::post(device::begin))
+        .route("/login/token", routing::post(device::poll))
         .route("/logout", routing::post(log_out))
+        .route(
+            device::PATH,
+            routing::get(device::show).post(device::decide),
+        )
         .route("/v1/session", session)
-        .layer(DefaultBodyLimit::max(MAX_FORM))
         .layer(map_response(receive::protected))
         .with_state(context)
 }
@@ -150,7 +157,11 @@ async fn finish(
 }
 
 /// Ends the session. The form on our page has the CSRF token.
-async fn log_out(State(context): State<Arc<Context>>, headers: HeaderMap, form: Bytes) -> Response {
+async fn log_out(State(context): State<Arc<Context>>, headers: HeaderMap, body: Body) -> Response {
+    let form = match context.read_form(body, MAX_FORM).await {
+        Ok(form) => form,
+        Err(response) => return response,
+    };
     // The token has no characters that forms encode.
     let csrf = std::str::from_utf8(&form).unwrap_or_default();
     let csrf = csrf.strip_prefix("csrf=").unwrap_or_default();

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::http::{Request, StatusCode, header};
 use axum::middleware::map_response;
@@ -18,12 +18,14 @@ use innkeeper_service::server::Link;
 use innkeeper_service::{LogThrottle, PeerQuota, PeerSlot};
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::config::Config;
 use crate::credentials::{Credentials, Denial};
 use crate::forward::Daemon;
 use crate::headers;
+use crate::login::Requests;
 use crate::metrics::{Metrics, Outcome};
 use crate::ready::Ready;
 use crate::refuse::Refusal;
@@ -42,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) credentials: Arc<Credentials>,
     metrics: Metrics,
     pub(crate) daemon: Daemon,
+    /// The machines that wait for a person's decision.
+    pub(crate) devices: Requests,
     ready: Ready,
     /// The requests that are passed on: those of each address, half of all at most, and all together.
     addresses: PeerQuota,
@@ -61,6 +65,7 @@ impl Context {
             credentials,
             metrics,
             daemon: Daemon::new(gateway.daemon_socket(&config.runtime_dir)),
+            devices: Requests::default(),
             ready: Ready::default(),
             addresses: PeerQuota::new(forwards / 2),
             forwards: Arc::new(Semaphore::new(forwards)),
@@ -94,6 +99,15 @@ impl Context {
         let address = self.addresses.acquire(source);
         let total = Arc::clone(&self.forwards).try_acquire_owned().ok();
         address.zip(total)
+    }
+
+    /// Reads a form of at most `limit` bytes, within the time for a piece of a body. The error is the response to its client.
+    pub(crate) async fn read_form(&self, body: Body, limit: usize) -> Result<Bytes, Response> {
+        match timeout(self.pace.piece, to_bytes(body, limit)).await {
+            Ok(Ok(form)) => Ok(form),
+            Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE.into_response()),
+            Err(_) => Err(self.refuse(Refusal::TooSlow)),
+        }
     }
 
     /// Logs a request without a valid token, throttled.

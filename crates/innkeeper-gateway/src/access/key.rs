@@ -176,7 +176,7 @@ fn read_text(file: File) -> io::Result<Secret> {
 }
 
 /// Returns 32 random bytes.
-pub(super) fn random() -> io::Result<[u8; 32]> {
+pub(crate) fn random() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     // The kernel blocks until its generator is initialized, and never returns fewer than 256 bytes (getrandom(2)).
     getrandom(&mut bytes, GetRandomFlags::empty())?;

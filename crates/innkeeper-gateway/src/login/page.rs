@@ -11,7 +11,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
 /// The style of all pages.
-const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1.5rem}h1{font-size:1.25rem}button{font:inherit;padding:.4rem 1rem}";
+const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1.5rem}h1{font-size:1.25rem}button,input{font:inherit;padding:.4rem 1rem}dt{font-size:.875rem}dd{margin:0 0 .75rem;font-weight:600;overflow-wrap:anywhere}.code{font-family:ui-monospace,monospace;font-size:1.25rem}";
 
 /// The rule for browsers.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -66,6 +66,7 @@ impl Page {
                     input type="hidden" name="csrf" value=(csrf);
                     button { "Log out" }
                 }
+                p { a href="/device" { "Let a machine log in" } }
             },
             Self::LoggedOut => html! {
                 p { "This browser has no session any more. " a href="/login" { "Log in" } }
@@ -87,32 +88,38 @@ impl IntoResponse for Page {
             Self::Failed { status, .. } => *status,
             _ => StatusCode::OK,
         };
-        let markup = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    meta name="robots" content="noindex";
-                    title { (self.title()) }
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    h1 { (self.title()) }
-                    (self.content())
-                }
-            }
-        };
-        let mut response = (status, markup.into_string()).into_response();
-        let headers = response.headers_mut();
-        let html = HeaderValue::from_static("text/html; charset=utf-8");
-        headers.insert(header::CONTENT_TYPE, html);
-        if let Ok(policy) = HeaderValue::try_from(POLICY.as_str()) {
-            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-        }
-        let referrer = HeaderValue::from_static("no-referrer");
-        headers.insert(header::REFERRER_POLICY, referrer);
-        response
+        document(status, self.title(), &self.content())
     }
+}
+
+/// Returns the response with a page.
+pub(super) fn document(status: StatusCode, title: &str, content: &Markup) -> Response {
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { (title) }
+                (content)
+            }
+        }
+    };
+    let mut response = (status, markup.into_string()).into_response();
+    let headers = response.headers_mut();
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, html);
+    if let Ok(policy) = HeaderValue::try_from(POLICY.as_str()) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    // With `no-referrer`, browsers send `Origin: null` with the forms of these pages (Fetch, section 3.2).
+    let referrer = HeaderValue::from_static("same-origin");
+    headers.insert(header::REFERRER_POLICY, referrer);
+    response
 }

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use innkeeper_model::Failure;
 use innkeeper_model::access::{
-    Actor, BeginLogin, CreatedSession, FinishLogin, LoginPage, SessionView, TokenRecord, TokenText,
+    Actor, BeginLogin, CreateDeviceSession, CreatedSession, FinishLogin, LoginPage, SessionView,
+    TokenRecord, TokenText,
 };
 use innkeeper_service::server::client_address;
 use serde::Serialize;
@@ -90,6 +91,21 @@ impl Context {
         let headers = headers::of_request(HeaderMap::new(), actor, source);
         self.call(Method::DELETE, "/v1/session", headers, None::<&()>)
             .await
+    }
+
+    /// Creates the session of a machine on behalf of a person's session in a browser.
+    pub(super) async fn device_session(
+        &self,
+        machine: &str,
+        actor: &Actor,
+        source: IpAddr,
+    ) -> Result<CreatedSession, Failure> {
+        let request = CreateDeviceSession {
+            machine: machine.to_owned(),
+        };
+        let headers = headers::of_request(HeaderMap::new(), actor, source);
+        let path = "/v1/sessions/device";
+        self.call(Method::POST, path, headers, Some(&request)).await
     }
 
     /// Makes a call, within the limits of its client's address, and parses its response.

@@ -2,6 +2,7 @@
 
 mod access;
 mod caddy;
+mod devices;
 mod limits;
 mod logins;
 mod operation;

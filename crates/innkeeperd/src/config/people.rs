@@ -29,7 +29,7 @@ pub struct PeopleSettings {
     pub users: BTreeMap<String, Role>,
     /// The lifetime of a session in a browser, in hours.
     pub browser_hours: u32,
-    /// The lifetime of a session on another machine, in days: `POST /v1/sessions/device`.
+    /// The lifetime of a session of `innkeeper login`, in days.
     pub device_days: u32,
 }
 

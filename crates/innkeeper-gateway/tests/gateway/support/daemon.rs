@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -46,6 +47,8 @@ struct State {
     failing: Mutex<Vec<String>>,
     /// The paths that do not exist for any actor.
     missing: Mutex<Vec<String>>,
+    /// Nobody can log in.
+    without_logins: AtomicBool,
     /// The pieces of bodies that arrived, one by one.
     pieces: Mutex<Vec<usize>>,
     changed: Notify,
@@ -92,6 +95,11 @@ impl Daemon {
     /// Sets the paths that do not exist for any actor.
     pub(crate) fn hide(&self, paths: &[&str]) {
         *self.state.missing.lock() = paths.iter().map(ToString::to_string).collect();
+    }
+
+    /// Refuses logins, as a host without an OAuth app does.
+    pub(crate) fn disable_logins(&self) {
+        self.state.without_logins.store(true, Ordering::Relaxed);
     }
 
     /// Waits until this many bytes of bodies have arrived.
@@ -153,7 +161,7 @@ async fn respond(
         headers: request.headers().clone(),
         body: String::new(),
     };
-    if path == "/v1/logins" {
+    if matches!(path.as_str(), "/v1/logins" | "/v1/sessions/device") {
         let body = request.body_mut().collect().await.expect("a body");
         received.body = String::from_utf8(body.to_bytes().to_vec()).expect("text");
     }
@@ -163,8 +171,14 @@ async fn respond(
         *response.status_mut() = StatusCode::NOT_FOUND;
         return Ok(response);
     }
+    if path == "/v1/logins" && state.without_logins.load(Ordering::Relaxed) {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        *response.body_mut() =
+            Body::from(r#"{"code":"login_disabled","message":"people cannot log in"}"#);
+        return Ok(response);
+    }
     match path.as_str() {
-        "/v1/logins" | "/v1/sessions" | "/v1/session" => {
+        "/v1/logins" | "/v1/sessions" | "/v1/sessions/device" | "/v1/session" => {
             *response.body_mut() = Body::from(login(&path, request.method()));
         }
         "/v1/events" | "/v1/logs" => {
@@ -226,7 +240,7 @@ async fn respond(
     Ok(response)
 }
 
-/// Returns the response to a call of a login: the session is that of the token 9.
+/// Returns the response to a call of a login: the session is that of the token 9, and that of a machine the token 11.
 fn login(path: &str, method: &Method) -> String {
     let mut session = json!({
         "person": { "id": 583_231, "login": "octocat" },
@@ -239,6 +253,12 @@ fn login(path: &str, method: &Method) -> String {
         ("/v1/logins", _) => json!({ "url": "https://github.test/authorize?state=x" }),
         ("/v1/sessions", _) => {
             session["token"] = super::token(9).text().expose().into();
+            session
+        }
+        ("/v1/sessions/device", _) => {
+            session["token"] = super::token(11).text().expose().into();
+            session["kind"] = "device".into();
+            session["name"] = "octocat.laptop.ababab".into();
             session
         }
         (_, &Method::DELETE) => json!({
