@@ -1,7 +1,7 @@
 // The host of the tests: Caddy, innkeeper-pages, innkeeper-gateway, and the driver of routes. No innkeeperd runs: every page is
 // also that of a host whose daemon is down. The tests of visitors play innkeeperd (visitors.mjs).
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import * as fs from "node:fs";
 import * as http from "node:http";
@@ -10,6 +10,9 @@ import * as path from "node:path";
 import * as readline from "node:readline";
 
 export const PORT = 8089;
+
+/** The gateway's own host over TLS, which the forms of its pages need. */
+export const GATEWAY = "https://127.0.0.1:8090";
 
 /** The token of the only person's session. */
 export const SESSION = `ik_7_${"A".repeat(43)}`;
@@ -49,6 +52,7 @@ export class Host {
 
   async start() {
     for (const folder of ["previews", "table", "pages", "home"]) fs.mkdirSync(path.join(this.place, folder));
+    this.makeCertificate();
     fs.writeFileSync(
       path.join(this.place, "Caddyfile"),
       `{\n\tadmin unix/${this.place}/admin.sock\n\tauto_https off\n}\nimport ${this.place}/previews/*.caddy\n${this.gatewaySite()}`,
@@ -97,7 +101,21 @@ export class Host {
 		reverse_proxy unix/${this.place}/http.sock
 	}
 }
+${GATEWAY} {
+	tls ${this.place}/gateway.pem ${this.place}/gateway.key
+	reverse_proxy unix/${this.place}/http.sock
+}
 `;
+  }
+
+  /** Makes a certificate that clients can trust by itself. */
+  makeCertificate() {
+    // Clients refuse the certificate of an authority as that of a server.
+    const extensions = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
+    const options = ["-days", "2", "-subj", "/CN=gateway", ...extensions];
+    const files = ["-keyout", `${this.place}/gateway.key`, "-out", `${this.place}/gateway.pem`];
+    const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    execFileSync("openssl", ["req", "-x509", ...key, ...options, ...files], { stdio: "ignore" });
   }
 
   async startGateway() {

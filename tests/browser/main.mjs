@@ -6,6 +6,7 @@ import * as path from "node:path";
 import { chromium } from "playwright-core";
 
 import { startApp } from "./app.mjs";
+import { deviceTests } from "./devices.mjs";
 import { Host, request, until, url } from "./host.mjs";
 import { HOSTILE, STATES, status } from "./states.mjs";
 import { visitorTests } from "./visitors.mjs";
@@ -307,6 +308,7 @@ test("cookies stay with their preview", async () => {
 });
 
 visitorTests(test, host, () => browser);
+deviceTests(test, host, () => browser, shot);
 
 const chosen = process.argv.slice(2);
 const isChosen = ([name]) => chosen.length === 0 || chosen.some((part) => name.includes(part));

@@ -67,6 +67,47 @@ fn normalize(path: &Path) -> PathBuf {
     clean
 }
 
+/// The name that this machine gives itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MachineName(String);
+
+/// A text that is not a [`MachineName`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{}' is not the name of a machine: use 1 to 64 printable ASCII characters", .0.escape_debug())]
+pub(crate) struct InvalidMachineName(String);
+
+impl MachineName {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidMachineName> {
+        let is_valid = |b: u8| b.is_ascii_graphic() || b == b' ';
+        let is_name =
+            (1..=64).contains(&text.len()) && text.bytes().all(is_valid) && text.trim() == text;
+        match is_name {
+            true => Ok(Self(text.to_owned())),
+            false => Err(InvalidMachineName(text.to_owned())),
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the host name of this machine, without characters that a name cannot have.
+    pub(crate) fn of_this_machine() -> Self {
+        let system = rustix::system::uname();
+        let host = system.nodename().to_string_lossy().into_owned();
+        let host: String = host
+            .chars()
+            .filter(char::is_ascii_graphic)
+            .take(64)
+            .collect();
+        Self(if host.is_empty() {
+            "machine".to_owned()
+        } else {
+            host
+        })
+    }
+}
+
 /// Parses an idle policy.
 pub(crate) fn idle_policy(text: &str) -> Result<IdlePolicy, String> {
     let found = IdlePolicy::ALL
@@ -250,6 +291,15 @@ mod tests {
         assert_eq!(DeliveryId::parse(id).expect("valid").as_str(), id);
         for bad in ["", "a/b", "a b", "..", "a?b", "a#b", "a%20b"] {
             assert!(DeliveryId::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_name() {
+        let name = MachineName::of_this_machine();
+        assert_eq!(MachineName::parse(name.as_str()), Ok(name));
+        for bad in ["", " a", "a\n", "\u{1b}", "\u{e9}", &"a".repeat(65)] {
+            MachineName::parse(bad).expect_err(bad);
         }
     }
 }

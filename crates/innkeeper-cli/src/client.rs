@@ -1,6 +1,7 @@
 //! HTTP/1.1 client for the daemon, on its Unix socket or behind a gateway.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -26,7 +27,7 @@ const MAX_RESPONSE: usize = 64 << 20;
 const MAX_FAILURE: usize = 1 << 20;
 
 /// The program and its version, for the gateway.
-const USER_AGENT: &str = concat!("innkeeper-cli/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("innkeeper-cli/", env!("CARGO_PKG_VERSION"));
 
 /// Limit for a gateway's response to begin. The daemon itself responds late where it waits for a guest.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(300);
@@ -65,6 +66,14 @@ impl Client {
         Self {
             target: selection.clone().and_then(Selection::open),
             selection,
+        }
+    }
+
+    /// Returns a client of another gateway.
+    pub(crate) fn with_gateway(&self, gateway: Gateway) -> Self {
+        Self {
+            selection: self.selection.clone(),
+            target: Ok(Target::Gateway(Arc::new(gateway))),
         }
     }
 
@@ -282,7 +291,7 @@ fn is_success(status: StatusCode) -> bool {
 }
 
 /// Reports whether a response is a web page, which the API never sends.
-fn is_page(headers: &HeaderMap) -> bool {
+pub(crate) fn is_page(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| {
         kind.as_bytes()
@@ -315,15 +324,20 @@ fn request(
         // HTTP/1.1 requires a Host header; a Unix socket has no host name.
         Target::Socket(_) => request.uri(path).header(header::HOST, "innkeeper"),
         Target::Gateway(gateway) => {
-            let bearer = Secret::new(format!("Bearer {}", gateway.token.secret.expose()));
-            let mut bearer =
-                HeaderValue::from_str(bearer.expose()).map_err(|error| invalid(&error))?;
-            bearer.set_sensitive(true);
-            request
+            let request = request
                 .uri(format!("{}{path}", gateway.url.prefix))
                 .header(header::HOST, &gateway.url.authority)
-                .header(header::USER_AGENT, USER_AGENT)
-                .header(header::AUTHORIZATION, bearer)
+                .header(header::USER_AGENT, USER_AGENT);
+            match &gateway.token {
+                None => request,
+                Some(token) => {
+                    let bearer = Secret::new(format!("Bearer {}", token.secret.expose()));
+                    let mut bearer =
+                        HeaderValue::from_str(bearer.expose()).map_err(|error| invalid(&error))?;
+                    bearer.set_sensitive(true);
+                    request.header(header::AUTHORIZATION, bearer)
+                }
+            }
         }
     };
     if !body.is_empty() {
@@ -339,7 +353,7 @@ fn request(
 
 /// Returns the failure in a response, if there is one. For an unknown code of a newer daemon, the code follows from the HTTP
 /// status, and message, remedy and log are kept.
-fn failure_in(status: StatusCode, body: &[u8]) -> Option<Failure> {
+pub(crate) fn failure_in(status: StatusCode, body: &[u8]) -> Option<Failure> {
     #[derive(Deserialize)]
     struct UnknownFailure {
         message: String,

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::{Code, Failure};
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,20 @@ pub(crate) struct StoredContext {
     pub(crate) token_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// The session that the token is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) login: Option<StoredLogin>,
+}
+
+/// The session of `innkeeper login`, for people.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredLogin {
+    pub(crate) person: String,
+    /// Its name among all sessions of the host.
+    pub(crate) session: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// The contents of the file.
@@ -85,6 +100,14 @@ pub(crate) fn path() -> Option<PathBuf> {
         _ => PathBuf::from(non_empty("HOME")?).join(".config"),
     };
     Some(directory.join("innkeeper/contexts.toml"))
+}
+
+/// Returns the path of the file. Fails without a home directory.
+pub(crate) fn required_path() -> Result<PathBuf, Failure> {
+    path().ok_or_else(|| {
+        Failure::new(Code::InvalidRequest, "cannot keep a context: there is no home directory")
+            .with_remedy("Set HOME or XDG_CONFIG_HOME. Without contexts, INNKEEPER_URL and INNKEEPER_TOKEN name the gateway.")
+    })
 }
 
 impl Contexts {
@@ -122,10 +145,7 @@ impl Contexts {
     pub(crate) fn change<T>(
         change: impl FnOnce(&mut Self) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let path = path().ok_or_else(|| {
-            Failure::new(Code::InvalidRequest, "cannot keep a context: there is no home directory")
-                .with_remedy("Set HOME or XDG_CONFIG_HOME. Without contexts, INNKEEPER_URL and INNKEEPER_TOKEN name the gateway.")
-        })?;
+        let path = required_path()?;
         let failed = |error: io::Error| cannot("write", &path, &error);
         let directory = path.parent().unwrap_or(Path::new("/"));
         let mut builder = DirBuilder::new();

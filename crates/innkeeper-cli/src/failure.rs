@@ -11,7 +11,9 @@ use innkeeper_model::{
     InvalidStorePath,
 };
 
-use crate::arguments::{InvalidDeliveryId, InvalidExistingSlug, InvalidVariable};
+use crate::arguments::{
+    InvalidDeliveryId, InvalidExistingSlug, InvalidMachineName, InvalidVariable,
+};
 use crate::contexts::InvalidContextName;
 
 /// The error that ended a command.
@@ -141,6 +143,8 @@ pub(crate) fn from_parse_error(error: &clap::Error) -> Option<Failure> {
             Failure::new(Code::InvalidRequest, error.to_string())
                 .with_remedy("`innkeeper token list` shows the names."),
         )
+    } else if let Some(error) = source.downcast_ref::<InvalidMachineName>() {
+        Some(Failure::new(Code::InvalidRequest, error.to_string()))
     } else if let Some(error) = source.downcast_ref::<InvalidDeliveryId>() {
         Some(
             Failure::new(Code::InvalidRequest, error.to_string())

@@ -11,6 +11,7 @@ use rustls::CertificateError;
 
 use crate::server_url::ServerUrl;
 use crate::target::Gateway;
+use crate::token::TokenSource;
 
 fn cannot_reach(url: &ServerUrl, problem: &str, remedy: impl Into<String>) -> Failure {
     Failure::new(
@@ -126,10 +127,18 @@ fn certificate(gateway: &Gateway, problem: &CertificateError) -> Failure {
 
 /// The token is not accepted (401).
 pub(crate) fn unauthorized(gateway: &Gateway) -> Failure {
-    let source = &gateway.token.source;
+    let url = &gateway.url;
+    let source = gateway.token.as_ref().map(|token| &token.source);
+    if let Some(TokenSource::Login(place)) = source {
+        let message = format!("{url} does not accept the login at '{place}' any more");
+        return Failure::new(Code::Unauthorized, message).with_remedy(
+            "The session has expired or was ended: run `innkeeper login` again. `innkeeper context list` shows which context is used, and why.",
+        );
+    }
+    let source = source.map_or_else(|| "no source".to_owned(), TokenSource::to_string);
     Failure::new(
         Code::Unauthorized,
-        format!("{} does not accept the token of {source}", gateway.url),
+        format!("{url} does not accept the token of {source}"),
     )
     .with_remedy(
         "It may be revoked, expired or incomplete, or of another host: ask the host's administrator for a new one (`innkeeper token create`). \
@@ -146,6 +155,15 @@ pub(crate) fn not_a_gateway(url: &ServerUrl, status: StatusCode, problem: &str) 
     .with_remedy(
         "Check the URL. If this network has a proxy or a login page of its own, open the URL in a browser first.",
     )
+}
+
+/// A response that this version of the programs cannot process.
+pub(crate) fn unexpected(url: &ServerUrl, status: StatusCode) -> Failure {
+    Failure::new(
+        Code::Internal,
+        format!("unexpected response of the gateway of {url} ({status})"),
+    )
+    .with_remedy("Use the same version of programs and gateway.")
 }
 
 /// A response of the web server in front of a gateway that is down.

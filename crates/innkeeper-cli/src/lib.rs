@@ -10,6 +10,7 @@
 //! | `context` | the client and the output that each command uses |
 //! | `target`, `contexts`, `token`, `server_url` | selection of the daemon: socket or gateway, its URL and its token |
 //! | `client`, `sse`, `events` | HTTP requests, server-sent events, the event stream with reconnection |
+//! | `device_flow` | the login of this machine at a gateway |
 //! | `transport`, `tls`, `clock` | connections to the socket or a gateway, trusted authorities, the daemon's clock |
 //! | `follow`, `progress` | following an operation from its acceptance to its end |
 //! | `preview_change` | following a change of a preview until the preview settles |
@@ -33,6 +34,7 @@ mod confirm;
 mod context;
 mod contexts;
 mod describe;
+mod device_flow;
 mod escape;
 mod events;
 mod failure;

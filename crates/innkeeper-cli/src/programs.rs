@@ -15,7 +15,7 @@ use crate::commands::{
     PortForward, Prefetch, Restore, RestoreBackup, SecretCommands, Set, Show, Sleep, Slots,
     Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, TokenCommands, Top, Undelete, Wake,
 };
-use crate::commands::{preview, status};
+use crate::commands::{Login, Logout, preview, status};
 use crate::context::Context;
 use crate::contexts::ContextName;
 use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
@@ -175,6 +175,8 @@ enum InnkeeperCommand {
     Token(TokenCommands),
     Secret(SecretCommands),
     Audit(Audit),
+    Login(Login),
+    Logout(Logout),
     Context(ContextCommands),
     Completions(Completions),
     Man(Man),
@@ -343,6 +345,8 @@ impl Program for Innkeeper {
             InnkeeperCommand::Token(command) => command.run(cx).await,
             InnkeeperCommand::Secret(command) => command.run(cx).await,
             InnkeeperCommand::Audit(command) => command.run(cx).await,
+            InnkeeperCommand::Login(command) => command.run(cx).await,
+            InnkeeperCommand::Logout(command) => command.run(cx).await,
             InnkeeperCommand::Context(command) => command.run(cx, self.global.url.as_deref()),
             InnkeeperCommand::Completions(command) => command.run(cx, commands()),
             InnkeeperCommand::Man(command) => command.run(cx, commands()),

@@ -32,7 +32,8 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) url: ServerUrl,
-    pub(crate) token: Token,
+    /// `None` for requests without one: those of a login.
+    pub(crate) token: Option<Token>,
     pub(crate) trust: Trust,
     pub(crate) clock: Clock,
 }
@@ -130,6 +131,18 @@ fn named(name: &ContextName, socket: &Socket) -> Place {
     }
 }
 
+impl Gateway {
+    /// Returns the same gateway with another token.
+    pub(crate) fn with_token(&self, token: Token) -> Self {
+        Self {
+            url: self.url.clone(),
+            token: Some(token),
+            trust: self.trust.clone(),
+            clock: Clock::default(),
+        }
+    }
+}
+
 impl Selection {
     /// Has a program that this one starts select the same daemon.
     pub(crate) fn export(&self, command: &mut std::process::Command) {
@@ -163,7 +176,11 @@ impl Selection {
 /// Returns the token of a context. It precedes that of the environment, which may be for another gateway.
 fn context_token(name: &str, context: &StoredContext) -> Option<Result<Token, Failure>> {
     if let Some(text) = &context.token {
-        return Some(Token::parse(text, TokenSource::Context(name.to_owned())));
+        let source = match context.login {
+            Some(_) => TokenSource::Login(name.to_owned()),
+            None => TokenSource::Context(name.to_owned()),
+        };
+        return Some(Token::parse(text, source));
     }
     context.token_file.as_deref().map(Token::read_file)
 }
@@ -179,14 +196,23 @@ fn gateway(
         Some(token) => token,
         None => Token::from_environment().unwrap_or_else(|| Err(no_token(&url)))?,
     };
+    let gateway = Gateway {
+        token: Some(token),
+        ..without_token(url, ca_file)?
+    };
+    Ok(Target::Gateway(Arc::new(gateway)))
+}
+
+/// Returns a gateway without a token.
+pub(crate) fn without_token(url: ServerUrl, ca_file: Option<PathBuf>) -> Result<Gateway, Failure> {
     let ca_file = ca_file.or_else(|| non_empty(CA_FILE).map(PathBuf::from));
     let trust = Trust::new(ca_file, url.is_tls)?;
-    Ok(Target::Gateway(Arc::new(Gateway {
+    Ok(Gateway {
         url,
-        token,
+        token: None,
         trust,
         clock: Clock::default(),
-    })))
+    })
 }
 
 /// Parses the URL of a gateway. `origin` is the option, the variable or the context that contains it.
@@ -202,7 +228,7 @@ pub(crate) fn parse_url(url: &str, origin: &str) -> Result<ServerUrl, Failure> {
 
 fn no_token(url: &ServerUrl) -> Failure {
     Failure::new(Code::Unauthorized, format!("there is no token for {url}")).with_remedy(
-        "Set INNKEEPER_TOKEN, or INNKEEPER_TOKEN_FILE to the path of a file with the token, or add both URL and token \
+        "Log in with `innkeeper login`, or set INNKEEPER_TOKEN, or INNKEEPER_TOKEN_FILE to the path of a file with the token, or add both URL and token \
          with `innkeeper context add`. An administrator of the host creates tokens with `innkeeper token create`.",
     )
 }

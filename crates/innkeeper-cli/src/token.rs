@@ -21,6 +21,8 @@ pub(crate) enum TokenSource {
     Variable,
     File(PathBuf),
     Context(String),
+    /// The session of `innkeeper login` in a context, or at a URL.
+    Login(String),
     StandardInput,
 }
 
@@ -30,6 +32,7 @@ impl fmt::Display for TokenSource {
             Self::Variable => f.write_str(TOKEN),
             Self::File(path) => write!(f, "the file {}", path.display()),
             Self::Context(name) => write!(f, "the context '{name}'"),
+            Self::Login(place) => write!(f, "the login at '{place}'"),
             Self::StandardInput => f.write_str("standard input"),
         }
     }

@@ -122,7 +122,7 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let gateway = Gateway {
             url: ServerUrl::parse(&format!("https://{address}")).expect("a URL"),
-            token: Token::parse("hunter2", TokenSource::Variable).expect("a token"),
+            token: Some(Token::parse("hunter2", TokenSource::Variable).expect("a token")),
             trust: Trust::none(),
             clock: Clock::default(),
         };

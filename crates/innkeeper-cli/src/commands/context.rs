@@ -115,6 +115,7 @@ impl Add {
             token: token.map(|token| token.secret.expose().to_owned()),
             token_file,
             ca_file,
+            login: None,
         };
         let is_new = Contexts::change(|contexts| {
             let former = contexts.contexts.insert(name.as_str().to_owned(), stored);
@@ -223,8 +224,11 @@ struct Row {
     url: Option<String>,
     /// The path of this machine's socket. `None` for a gateway.
     socket: Option<PathBuf>,
-    /// `stored`, `file`, `environment` or `none`.
+    /// `login`, `stored`, `file`, `environment` or `none`.
     token: &'static str,
+    /// The person of a login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    person: Option<String>,
     in_use: bool,
     /// The option, variable or command that selected it.
     reason: Option<String>,
@@ -238,6 +242,7 @@ fn list(cx: &Context) -> Status {
         url: None,
         socket: Some(cx.socket.clone()),
         token: "none",
+        person: None,
         in_use: false,
         reason: None,
     }];
@@ -246,6 +251,7 @@ fn list(cx: &Context) -> Status {
         url: Some(context.url.clone()),
         socket: None,
         token: token_kind(context),
+        person: context.login.as_ref().map(|login| login.person.clone()),
         in_use: false,
         reason: None,
     }));
@@ -268,6 +274,7 @@ fn list(cx: &Context) -> Status {
 
 fn token_kind(context: &StoredContext) -> &'static str {
     match (&context.token, &context.token_file) {
+        (Some(_), _) if context.login.is_some() => "login",
         (Some(_), _) => "stored",
         (None, Some(_)) => "file",
         (None, None) => environment_kind(),
@@ -296,6 +303,7 @@ fn selected(place: &Place) -> Row {
     Row {
         name,
         token: url.as_ref().map_or("none", |_| environment_kind()),
+        person: None,
         url,
         socket,
         in_use: true,
@@ -310,7 +318,10 @@ fn render(rows: &[Row]) -> String {
         [
             or_dash(row.name.as_ref()),
             or_dash(place),
-            row.token.to_owned(),
+            match &row.person {
+                Some(person) => format!("{}: {person}", row.token),
+                None => row.token.to_owned(),
+            },
             if row.in_use { "yes" } else { "" }.to_owned(),
             row.reason.clone().unwrap_or_default(),
         ]

@@ -12,18 +12,18 @@ use crate::samples::guest;
 use crate::tls_front::{Front, TOKEN};
 
 /// The home directory of a user.
-struct Home(TempDir);
+pub(crate) struct Home(TempDir);
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(directory())
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.0.path().join(".config/innkeeper/contexts.toml")
     }
 
-    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = command(program, arguments);
         command
             .env("HOME", self.0.path())
@@ -31,12 +31,12 @@ impl Home {
         command
     }
 
-    fn innkeeper(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn innkeeper(&self, arguments: &[&str]) -> Run {
         run(self.command("innkeeper", arguments))
     }
 
     /// Adds a context with the token of the tests on standard input.
-    fn add(&self, name: &str, url: &str) -> Run {
+    pub(crate) fn add(&self, name: &str, url: &str) -> Run {
         let mut command = self.command("innkeeper", &["context", "add", name, "--url", url]);
         let command = command
             .stdin(Stdio::piped())

@@ -188,7 +188,7 @@ fn missing_and_refused_tokens_are_explained() {
     --- stdout
     --- stderr
     [ERROR] there is no token for http://127.0.0.1:PORT
-            Hint: Set INNKEEPER_TOKEN, or INNKEEPER_TOKEN_FILE to the path of a file with the token, or add both URL and token with `innkeeper context add`. An administrator of the host creates tokens with `innkeeper token create`.
+            Hint: Log in with `innkeeper login`, or set INNKEEPER_TOKEN, or INNKEEPER_TOKEN_FILE to the path of a file with the token, or add both URL and token with `innkeeper context add`. An administrator of the host creates tokens with `innkeeper token create`.
     ");
     assert_eq!(fake.requests(), Vec::<String>::new());
     let mut command = front.command(None, "agent", &["list"]);

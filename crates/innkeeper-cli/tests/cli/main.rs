@@ -25,6 +25,8 @@ mod gateway;
 mod gc;
 mod keepalive;
 mod list;
+mod login;
+mod logout;
 mod logs;
 mod man;
 mod pause;

@@ -36,7 +36,9 @@ the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 | `innkeeper token list`, `revoke` | a list of records of tokens; the record |
 | `innkeeper secret set`, `rm` | `repo`, `name`, `change` (`created`, `replaced`, `unchanged`, `removed`) and `needs_restart`, a list of slugs |
 | `innkeeper secret list` | `repo` and `secrets`, a list with `name`, `state` (`set`, `missing`, `invalid`), `used_by` and `needs_restart` |
-| `innkeeper context list` | a list with `name`, `url` or `socket`, `token` (`stored`, `file`, `environment`, `none`), `in_use` and `reason` |
+| `innkeeper context list` | a list with `name`, `url` or `socket`, `token` (`login`, `stored`, `file`, `environment`, `none`), for a login `person`, `in_use` and `reason` |
+| `innkeeper login` | `name` of the context, `url`, `person`, `role`, `session` and `expires_at` |
+| `innkeeper logout` | `name` of the context and `session` |
 | `innkeeper context add`, `use`, `rm` | `name` |
 | `innkeeper backup`, `restore` | `directory`, `operation` and `elapsed_ms` |
 | `agent destroy` | a list with `name`, `operation`, `elapsed_ms` and `failure` for each agent |

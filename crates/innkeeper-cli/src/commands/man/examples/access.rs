@@ -93,6 +93,23 @@ pub(super) const EXAMPLES: Examples = &[
         )],
     ),
     (
+        "innkeeper login",
+        &[
+            (
+                "innkeeper login https://api.example.org",
+                "Log in at a gateway, and use it for the next commands.",
+            ),
+            (
+                "innkeeper login --context office",
+                "Log in again at the gateway of the context office.",
+            ),
+        ],
+    ),
+    (
+        "innkeeper logout",
+        &[("innkeeper logout", "End the session of the context in use.")],
+    ),
+    (
         "innkeeper context add",
         &[
             (
