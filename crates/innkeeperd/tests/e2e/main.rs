@@ -18,6 +18,7 @@ mod crash;
 mod full_disk;
 mod leaks;
 mod lifecycle;
+mod login;
 mod prefetch;
 mod restart;
 mod service;
