@@ -33,6 +33,7 @@ mod commands;
 mod confirm;
 mod context;
 mod contexts;
+mod copy;
 mod describe;
 mod device_flow;
 mod escape;

@@ -10,10 +10,11 @@ use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
 use crate::commands::{
-    Apply, Audit, Backup, Build, Completions, Config, Connect, ContextCommands, Create, Deliveries,
-    Destroy, Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man, Pause, Pool,
-    PortForward, Prefetch, Restore, RestoreBackup, SecretCommands, Set, Show, Sleep, Slots,
-    Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, TokenCommands, Top, Undelete, Wake,
+    Apply, Audit, Backup, Build, Completions, Config, Connect, ContextCommands, Cp, Create,
+    Deliveries, Destroy, Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man,
+    Pause, Pool, PortForward, Prefetch, Restore, RestoreBackup, SecretCommands, Set, Show, Sleep,
+    Slots, Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, TokenCommands, Top, Undelete,
+    Wake,
 };
 use crate::commands::{Login, Logout, preview, status};
 use crate::context::Context;
@@ -127,6 +128,7 @@ enum AgentCommand {
     Show(Show),
     Ssh(Ssh),
     Exec(Exec),
+    Cp(Cp),
     PortForward(PortForward),
     Connect(Connect),
     Logs(Logs),
@@ -206,6 +208,7 @@ enum PreviewCommand {
     Logs(preview::Logs),
     Ssh(preview::Ssh),
     Exec(preview::Exec),
+    Cp(preview::Cp),
     PortForward(preview::PortForward),
     Connect(preview::Connect),
     Start(preview::Start),
@@ -263,6 +266,7 @@ impl Program for Agent {
             AgentCommand::Show(command) => command.run(cx).await,
             AgentCommand::Ssh(command) => command.run(cx).await,
             AgentCommand::Exec(command) => command.run(cx).await,
+            AgentCommand::Cp(command) => command.run(cx).await,
             AgentCommand::PortForward(command) => command.run(cx).await,
             AgentCommand::Connect(command) => command.run(cx).await,
             AgentCommand::Logs(command) => command.run(cx).await,
@@ -299,6 +303,7 @@ impl Program for Preview {
             PreviewCommand::Logs(command) => command.run(cx).await,
             PreviewCommand::Ssh(command) => command.run(cx).await,
             PreviewCommand::Exec(command) => command.run(cx).await,
+            PreviewCommand::Cp(command) => command.run(cx).await,
             PreviewCommand::PortForward(command) => command.run(cx).await,
             PreviewCommand::Connect(command) => command.run(cx).await,
             PreviewCommand::Start(command) => command.run(cx).await,

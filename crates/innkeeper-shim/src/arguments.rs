@@ -1,4 +1,4 @@
-//! The command line, which only the daemon writes.
+//! The command line, which the daemon writes. Clients write that of `copy-in` and `copy-out`, which run as any command in a guest.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -34,6 +34,10 @@ pub(crate) enum Verb {
     },
     /// `limit-users [--mounts FILE] --user FILE -- [NAME LIMIT]…`
     LimitUsers(UserLimits),
+    /// `copy-in [--directory] -- TARGET`
+    CopyIn { target: PathBuf, is_directory: bool },
+    /// `copy-out -- SOURCE…`
+    CopyOut { sources: Vec<PathBuf> },
 }
 
 /// Limits of a user namespace.
@@ -120,6 +124,26 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, S
                 user: options.user.ok_or("limit-users: missing --user")?,
                 limits: pairs(arguments)?,
             }))
+        }
+        Some("copy-in") => {
+            let mut word = arguments.next();
+            let is_directory = word.as_deref() == Some(OsStr::new("--directory"));
+            if is_directory {
+                word = arguments.next();
+            }
+            match (word.as_deref().and_then(OsStr::to_str), arguments.next()) {
+                (Some("--"), Some(target)) => Ok(Verb::CopyIn {
+                    target: target.into(),
+                    is_directory,
+                }),
+                _ => Err("copy-in: missing target".to_owned()),
+            }
+        }
+        Some("copy-out") => {
+            Options::parse(&mut arguments)?;
+            Ok(Verb::CopyOut {
+                sources: arguments.map(PathBuf::from).collect(),
+            })
         }
         _ => Err(format!("unknown verb '{}'", verb.display())),
     }
@@ -259,6 +283,27 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_copies_may_look_like_options() {
+        let copy_in = |is_directory| {
+            Ok(Verb::CopyIn {
+                target: "--directory".into(),
+                is_directory,
+            })
+        };
+        assert_eq!(parse_line("copy-in -- --directory"), copy_in(false));
+        assert_eq!(
+            parse_line("copy-in --directory -- --directory"),
+            copy_in(true)
+        );
+        assert_eq!(
+            parse_line("copy-out -- a --cgroup"),
+            Ok(Verb::CopyOut {
+                sources: vec!["a".into(), "--cgroup".into()],
+            })
+        );
+    }
+
+    #[test]
     fn supervise_requires_all_of_its_files() {
         let whole = "supervise --log /l --log-limit 10 --exit /e -- p";
         assert!(parse_line(whole).is_ok());
@@ -285,6 +330,9 @@ mod tests {
             "join --cgroup",
             "join --cgroup /a p",
             "join --x 1 -- p",
+            "copy-in /a",
+            "copy-in --directory --",
+            "copy-out /a",
         ] {
             assert!(parse_line(bad).is_err(), "{bad:?}");
         }

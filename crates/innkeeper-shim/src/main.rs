@@ -1,4 +1,5 @@
-//! The helper beside and inside each guest. To stay small, it uses only the standard library.
+//! The helper beside and inside each guest. To stay small, it uses only the standard library, and `innkeeper-copy`, which does the
+//! same.
 //!
 //! The daemon embeds it as a static program, so that it also runs without the host's files: it is bind-mounted read-only
 //! into each guest and is the guest's first process.
@@ -12,8 +13,11 @@
 //! | `supervise` | host | records a guest's log and exit status, also while the daemon does not run |
 //! | `join` | host | enters cgroups and executes a program |
 //! | `limit-users` | host | limits the use of a user namespace's kernel tables |
+//! | `copy-in` | guest, as the user of the copy | creates the files that it reads from standard input |
+//! | `copy-out` | guest, as the user of the copy | writes files to standard output |
 
 mod arguments;
+mod copy;
 mod door;
 mod filters;
 mod join;
@@ -52,6 +56,11 @@ fn main() -> ExitCode {
         Verb::Supervise(settings) => supervise::run(&settings),
         Verb::Join { cgroups, program } => join::run(&cgroups, &program),
         Verb::LimitUsers(limits) => limit::run(&limits),
+        Verb::CopyIn {
+            target,
+            is_directory,
+        } => copy::receive(&target, is_directory),
+        Verb::CopyOut { sources } => copy::send(&sources),
     }
 }
 

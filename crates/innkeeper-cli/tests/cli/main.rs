@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod connect;
 mod context;
+mod cp;
 mod create;
 mod deliveries;
 mod destroy;

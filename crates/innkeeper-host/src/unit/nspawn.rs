@@ -15,7 +15,7 @@ use crate::tree::{Owner, Tree};
 
 /// The shim inside the guest. nspawn mounts its own /run before the bind mounts, and `/run/host` is reserved for files of
 /// the host (systemd's container interface).
-const SHIM: &str = "/run/host/innkeeper/shim";
+const SHIM: &str = innkeeper_copy::GUEST_PROGRAM;
 
 /// The door inside the guest. It is read-only, which does not prevent connections.
 const DOOR: &str = "/run/host/innkeeper/door";

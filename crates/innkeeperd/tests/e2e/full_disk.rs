@@ -120,7 +120,7 @@ fn a_rollback_and_gc_work_on_a_full_disk() {
     before.assert_same(&sandbox.traces(), "afterwards");
 }
 
-fn small_disk(path: &Path, size: &str) {
+pub(crate) fn small_disk(path: &Path, size: &str) {
     fs::create_dir_all(path).expect("made");
     let options = format!("size={size},mode=0700");
     mount(

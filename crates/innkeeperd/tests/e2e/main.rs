@@ -14,6 +14,7 @@ mod access;
 mod cli;
 mod clients;
 mod concurrency;
+mod copy;
 mod crash;
 mod full_disk;
 mod leaks;

@@ -106,6 +106,23 @@ const EXAMPLES: Examples = &[
         ],
     ),
     (
+        "agent cp",
+        &[
+            (
+                "agent cp notes.txt src web:/home/agent/",
+                "Copy a file and a directory into a directory of the agent web.",
+            ),
+            (
+                "agent cp web:/var/log .",
+                "Copy a directory of the agent to the current directory of this machine.",
+            ),
+            (
+                "agent cp --user agent dist/. web:site",
+                "Copy the contents of a directory into the directory site in the home directory of the user agent.",
+            ),
+        ],
+    ),
+    (
         "agent port-forward",
         &[
             (
@@ -266,6 +283,13 @@ const EXAMPLES: Examples = &[
         &[(
             "preview exec web-7 -- systemctl status",
             "Run a command in the guest of a preview.",
+        )],
+    ),
+    (
+        "preview cp",
+        &[(
+            "preview cp web-7:/var/log/app.log .",
+            "Copy a file of a preview's guest to this machine.",
         )],
     ),
     (

@@ -4,6 +4,7 @@ mod approve;
 mod build;
 mod check;
 mod connect;
+mod cp;
 mod create;
 mod db;
 mod destroy;
