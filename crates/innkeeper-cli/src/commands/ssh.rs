@@ -187,8 +187,9 @@ impl Session<'_> {
         let program = std::env::current_exe().map_err(|error| cannot_run(&error))?;
         let program = program.with_file_name(guest.program());
         let wait = WAKE_LIMIT.as_secs();
+        // ssh adds `exec`.
         let proxy = format!(
-            "exec {} connect {} {PORT} --wait {wait}",
+            "{} connect {} {PORT} --wait {wait}",
             for_shell(&program.to_string_lossy()),
             guest.name()
         );

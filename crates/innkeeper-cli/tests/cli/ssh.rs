@@ -249,7 +249,7 @@ fn gateway_is_the_proxy_of_ssh() {
     assert_eq!(
         run.ok(),
         format!(
-            "INNKEEPER_URL=http://{}/\nProxyCommand=exec '{program}' connect web 22 --wait 60\ninnkeeper-web\n",
+            "INNKEEPER_URL=http://{}/\nProxyCommand='{program}' connect web 22 --wait 60\ninnkeeper-web\n",
             front.address
         )
     );
