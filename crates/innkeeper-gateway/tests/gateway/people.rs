@@ -181,6 +181,9 @@ async fn session_ends_with_the_logout_or_a_revocation() {
         *sent.method_mut() = Method::POST;
         send(&program.socket, sent).await
     };
+    let page = get(&program.socket, "/login", &[cookie]).await;
+    // Browsers send `Origin: null` with forms of pages that have `no-referrer`.
+    assert_eq!(page.header("referrer-policy"), "same-origin");
     let form = format!("csrf={csrf}");
     for (headers, form) in [
         (vec![cookie], form.clone()),
