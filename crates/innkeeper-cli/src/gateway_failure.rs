@@ -70,7 +70,9 @@ pub(crate) fn lost(url: &ServerUrl, error: &dyn Error) -> Failure {
         Code::DaemonUnreachable,
         format!("lost the connection to {url}: {}", chain(error)),
     )
-    .with_remedy("Check this machine's network, then try again.")
+    .with_remedy(
+        "Check this machine's network, and that the host is not restarting, then try again.",
+    )
 }
 
 /// TLS failed.

@@ -1,5 +1,6 @@
 //! Parts that several calls share: request bodies, names in paths, responses.
 
+use std::future::ready;
 use std::io;
 use std::pin::Pin;
 
@@ -7,8 +8,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
 use innkeeper_facilities::Console;
 use innkeeper_model::preview::log::LogLine;
 use innkeeper_model::{Code, Failure, GuestName};
@@ -66,11 +67,23 @@ fn default_lines() -> usize {
     100
 }
 
-/// Returns a log as text. A followed log ends when the daemon stops, or with the caller's rights.
+/// Returns a log as text. It breaks off when the daemon stops, or with the caller's rights.
 pub(crate) fn console(context: &Context, caller: &Caller, log: Console) -> Response {
-    let until_stop = log.take_until(end(context, caller));
-    let body = Body::from_stream(until_stop);
+    let body = Body::from_stream(until(end(context, caller), log));
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+}
+
+/// Returns a stream with an error at `end`, so that the response breaks off: no client takes a part of a log for the whole.
+fn until<T>(
+    end: impl Future<Output = ()>,
+    log: impl Stream<Item = io::Result<T>>,
+) -> impl Stream<Item = io::Result<T>> {
+    let whole = log.map(Some).chain(stream::once(ready(None)));
+    let broken = stream::once(end).map(|()| {
+        let reason = "the daemon stops, or the caller's rights have ended";
+        Some(Err(io::Error::other(reason)))
+    });
+    stream::select(whole, broken).scan((), |(), item| ready(item))
 }
 
 /// Returns the end of a caller's stream: the daemon stops, or the caller's rights have ended.
@@ -84,7 +97,7 @@ pub(crate) fn end(context: &Context, caller: &Caller) -> Pin<Box<dyn Future<Outp
     })
 }
 
-/// Returns a preview's log as JSON, one line of the log on each line. A followed log ends as that of [`console`].
+/// Returns a preview's log as JSON, one line of the log on each line. It breaks off as that of [`console`].
 pub(crate) fn log_lines(
     context: &Context,
     caller: &Caller,
@@ -95,8 +108,7 @@ pub(crate) fn log_lines(
         json.push(b'\n');
         Ok::<_, io::Error>(json)
     });
-    let until_stop = lines.take_until(end(context, caller));
-    let body = Body::from_stream(until_stop);
+    let body = Body::from_stream(until(end(context, caller), lines));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 

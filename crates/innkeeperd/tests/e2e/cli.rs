@@ -158,6 +158,24 @@ fn a_followed_log_ends_when_its_guest_stops() {
 }
 
 #[test]
+fn a_followed_log_breaks_off_with_an_error_when_the_daemon_stops() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    sandbox.client().create("web", &closure);
+    let mut follower = sandbox.spawn_program("agent", &["logs", "--follow", "web"]);
+    let mut followed = BufReader::new(follower.stdout.take().expect("piped"));
+    followed.read_line(&mut String::new()).expect("a line");
+    daemon.stop();
+    let ended = follower.wait_with_output().expect("it ends");
+    let message = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(8), "{message}");
+    assert!(message.contains("lost the connection"), "{message}");
+    let _next = sandbox.start();
+    sandbox.client().destroy("web");
+}
+
+#[test]
 fn innkeeper_commands_report_the_whole_host() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
