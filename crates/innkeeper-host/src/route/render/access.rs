@@ -106,10 +106,41 @@ pub(super) fn front(config: &CaddyConfig) -> String {
     .iter()
     .map(|prefix| format!("\t\trequest_header -{prefix}*\n"))
     .collect();
-    let open = |name: &str| {
-        let (table, host) = (config.table.display(), host(config));
-        format!(
-            "\
+    format!(
+        "\
+{spoofed}		@token header_regexp Authorization {TOKEN}
+		route @token {{
+{open_token}			request_header @open-token -Authorization
+		}}
+{parameter}",
+        open_token = open(config, "open-token"),
+        parameter = open_parameters(config, "parameter"),
+    )
+}
+
+/// Renders the removal of our parameters from a URL of a public host. `name` is that of a matcher.
+///
+/// [`front`] does it for hosts that are written as the table has them, so that others need it after their normalization.
+pub(super) fn open_parameters(config: &CaddyConfig, name: &str) -> String {
+    format!(
+        "\
+		@{name} vars_regexp {{http.request.uri}} [?&](?:{names})=
+		route @{name} {{
+{open}			route @open-{name} {{
+				import {PARAMETERS}
+			}}
+		}}
+",
+        open = open(config, &format!("open-{name}")),
+        names = secrets::parameters(),
+    )
+}
+
+/// Renders a matcher of public hosts.
+fn open(config: &CaddyConfig, name: &str) -> String {
+    let (table, host) = (config.table.display(), host(config));
+    format!(
+        "\
 			@{name} {{
 				file {{
 					root {table}/hosts
@@ -121,25 +152,7 @@ pub(super) fn front(config: &CaddyConfig) -> String {
 				}}
 			}}
 ",
-            host_file = super::HOST_FILE,
-        )
-    };
-    format!(
-        "\
-{spoofed}		@token header_regexp Authorization {TOKEN}
-		route @token {{
-{open_token}			request_header @open-token -Authorization
-		}}
-		@parameter vars_regexp {{http.request.uri}} [?&](?:{names})=
-		route @parameter {{
-{open_parameter}			route @open-parameter {{
-				import {PARAMETERS}
-			}}
-		}}
-",
-        open_token = open("open-token"),
-        open_parameter = open("open-parameter"),
-        names = secrets::parameters(),
+        host_file = super::HOST_FILE,
     )
 }
 
@@ -175,6 +188,9 @@ pub(super) fn check(config: &CaddyConfig) -> String {
 /// visitor.
 ///
 /// `X-Forwarded-Host` is always the request's own host: a visitor could send another one through a trusted proxy.
+///
+/// Connections are not kept: the request goes on to an app's proxy, and up to Caddy 2.6 a connection that is dialed late reaches the
+/// app's address instead ([`super::proxy::proxy`]). A kept one would have the app decide about later visitors.
 fn ask(config: &CaddyConfig, socket: &str) -> String {
     let user = format!("{{http.reverse_proxy.header.{USER}}}");
     format!(

@@ -174,7 +174,8 @@ fn normalization(config: &CaddyConfig) -> String {
 		route @unusual {{
 {lower}			@invalid not {usual}
 			respond @invalid \"{NO_PREVIEW}\" 404
-		}}
-"
+{parameters}		}}
+",
+        parameters = access::open_parameters(config, "unusual-parameter"),
     )
 }

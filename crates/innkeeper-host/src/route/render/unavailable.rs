@@ -41,7 +41,8 @@ const AGAIN: &str = "X-Innkeeper-Again";
 /// Selects the handler of the internal site.
 const UNAVAILABLE: &str = "X-Innkeeper-Unavailable";
 
-/// The paths of `innkeeper-pages` itself.
+/// The paths of `innkeeper-pages` itself, which compares them as they were sent: a matcher `path` would ignore the case of letters,
+/// and decode the path.
 const RESERVED: &str = "/.innkeeper/";
 
 /// Response if `innkeeper-pages` does not answer, either.
@@ -93,7 +94,7 @@ pub(super) fn removed_headers() -> String {
 pub(super) fn held(config: &CaddyConfig) -> String {
     format!(
         "\
-	@own path {RESERVED}*
+	@own vars_regexp {{http.request.uri}} ^{own}
 	vars @own innkeeper_rule {OWN_PATH}
 	@ruled vars_regexp ruled innkeeper_rule ^(?:/|{OWN_PATH}$)
 	route @ruled {{
@@ -115,6 +116,7 @@ pub(super) fn held(config: &CaddyConfig) -> String {
 		}}
 	}}
 ",
+        own = RESERVED.replace('.', r"\."),
         matcher = file_matcher(config, "held", &part(HELD_DIR), "/*"),
         subrequest = subrequest(),
         socket = config.pages.display(),

@@ -113,6 +113,12 @@ async fn requests_wait_while_the_app_restarts() {
     rig.ensure(&web(RouteState::Held)).await;
     let response = get("web.localhost", "/x").await;
     assert!(response.body.starts_with("127.0.1.7:3000 GET /x "));
+    // Paths that only resemble those of innkeeper-pages are the app's.
+    for path in ["/.INNKEEPER/x", "/%2einnkeeper/x", "//.innkeeper/x"] {
+        let response = get("web.localhost", path).await;
+        let expected = format!("127.0.1.7:3000 GET {path} ");
+        assert!(response.body.starts_with(&expected), "{response:?}");
+    }
     // The visitor's own header is no hold.
     let forged = "X-Innkeeper-Hold: /web,10.0.0.1,22\r\n";
     assert_eq!(
