@@ -152,6 +152,9 @@ in
         # Limits its use of the host, since anybody can send it requests.
         MemoryMax = "256M";
         TasksMax = 64;
+        # While all processors are busy, a flood of requests without a token takes little from the daemon.
+        CPUWeight = 20;
+        Nice = 5;
 
         # Exposure by `systemd-analyze security`: 0.2 (systemd 252 and 257); tests/nix/run enforces the limit.
         # It counts Unix sockets, the clock's device, and the missing root directory.
