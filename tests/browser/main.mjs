@@ -3,18 +3,14 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import * as path from "node:path";
-import { chromium } from "playwright-core";
 
 import { startApp } from "./app.mjs";
+import { launch } from "./chromium.mjs";
 import { deviceTests } from "./devices.mjs";
 import { Host, request, until, url } from "./host.mjs";
 import { HOSTILE, STATES, status } from "./states.mjs";
 import { visitorTests } from "./visitors.mjs";
 
-const FLAGS = [
-  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
-];
 const DESKTOP = { width: 1100, height: 900 };
 const PHONE = { width: 360, height: 740 };
 
@@ -315,7 +311,7 @@ const isChosen = ([name]) => chosen.length === 0 || chosen.some((part) => name.i
 let failures = 0;
 try {
   await host.start();
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+  browser = await launch();
   for (const [name, run] of tests.filter(isChosen)) {
     const began = Date.now();
     try {

@@ -1,7 +1,6 @@
 """docs/remote.md and docs/laptop.md, word for word: a Debian host with a gateway, and a laptop with only the client programs.
 
-The laptop is a network namespace with its own user, programs and hosts file, and without the daemon's sockets. Its certificate is of
-an authority of the test.
+laptop.py has the laptop. Its certificate is of an authority of the test.
 
 Needs: previews.
 """
@@ -9,11 +8,11 @@ Needs: previews.
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 from blocks import blocks_of
 from guide import CERTIFICATE, DOMAIN, Walk, set_up_caddy
+from laptop import Laptop, require_equal, restart_under_streams, use_guest
 from machine import Machine
 
 PAGE, LAPTOP_PAGE = "docs/remote.md", "docs/laptop.md"
@@ -40,38 +39,6 @@ chown root:caddy /var/secrets/cloudflare-* && chmod 640 /var/secrets/cloudflare-
 chmod 644 ca.pem && echo 'cacert = "{AUTHORITY}/ca.pem"' > /root/.curlrc
 echo '127.0.0.1 {API}' >> /etc/hosts
 """
-# Runs a command on the laptop. The folder of the daemon's sockets is empty there.
-ON_LAPTOP = "ip netns exec laptop unshare --mount sh -c {}"
-AS_USER = (
-    "mount -t tmpfs none /run/innkeeper && exec setpriv --reuid=laptop --regid=laptop --clear-groups "
-    "env -i HOME=/home/laptop PATH=/home/laptop/.local/bin:/usr/bin:/bin LANG=C.UTF-8 "
-    f"INNKEEPER_CA_FILE={AUTHORITY}/ca.pem bash -euo pipefail -c {{}}"
-)
-
-
-class Laptop:
-    """The second machine."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-
-    def command(self, command: str) -> str:
-        """Returns the host's command that runs one on the laptop."""
-        return ON_LAPTOP.format(shlex.quote(AS_USER.format(shlex.quote(command))))
-
-    def succeed(self, command: str) -> str:
-        """Runs a command that must succeed, and returns its output."""
-        return self.machine.succeed(self.command(command))
-
-    def status(self, command: str) -> int:
-        """Runs a command, and returns its exit status."""
-        return self.machine.execute(self.command(command))[0]
-
-
-def require_equal(found: object, expected: object, description: str) -> None:
-    """Fails with both values if they differ."""
-    if found != expected:
-        raise AssertionError(f"{description}: {found!r} instead of {expected!r}")
 
 
 def set_up_laptop(walk: Walk) -> Laptop:
@@ -83,13 +50,23 @@ def set_up_laptop(walk: Walk) -> Laptop:
         "install -D -t /home/laptop/.local/bin /usr/local/bin/agent /usr/local/bin/preview /usr/local/bin/innkeeper",
         "chown -R laptop: /home/laptop",
     )
-    return Laptop(machine)
+    return Laptop(machine, f"INNKEEPER_CA_FILE={AUTHORITY}/ca.pem")
 
 
-def set_up_gateway(walk: Walk) -> str:
-    """Follows the setup of the page, and returns a token."""
+def set_up_host(walk: Walk) -> None:
+    """Prepares Caddy and its certificate, and guests with an SSH server that admits the laptop's user."""
     set_up_caddy(walk)
     walk.machine.succeed(CERTIFICATES)
+    walk.machine.succeed(
+        "setpriv --reuid=laptop --regid=laptop --clear-groups ssh-keygen -q -t ed25519 -N '' -f /home/laptop/.ssh/id_ed25519",
+        "sed -i 's|^flake = .*|flake = \"path:/opt/innkeeper/guests#ssh\"|' /etc/innkeeper/config.toml",
+    )
+    key = walk.machine.succeed("cat /home/laptop/.ssh/id_ed25519.pub").strip()
+    walk.write("/etc/innkeeper/config.toml", f"\n[ssh]\nauthorized_keys = [\"{key}\"]\n", ">>")
+
+
+def start_gateway(walk: Walk) -> str:
+    """Follows the setup of the page on a host with Caddy, and returns a token."""
     walk.write("/etc/innkeeper/config.toml", "\n" + walk.text(PAGE, "[gateway]\nenabled"), ">>")
     walk.write("/etc/caddy/Caddyfile", walk.text(PAGE, f"{API} {{"), ">>")
     walk.machine.succeed("systemctl daemon-reload", "systemctl enable --quiet --now caddy.service")
@@ -129,9 +106,10 @@ def play(machine: Machine, repository: Path) -> None:
     walk = Walk(machine, repository)
     machine.start()
     machine.wait_for_unit("innkeeper.service")
-    with machine.nested("docs/remote.md: the gateway"):
-        token = set_up_gateway(walk)
     laptop = set_up_laptop(walk)
+    with machine.nested("docs/remote.md: the gateway"):
+        set_up_host(walk)
+        token = start_gateway(walk)
     with machine.nested("the laptop has no other way"):
         require_equal(laptop.status("agent list"), 8, "the exit status without a context")
         require_equal(laptop.status("curl --silent --max-time 5 http://192.0.2.1:3301/metrics"), 7, "curl's exit status for the metrics")
@@ -148,14 +126,15 @@ def play(machine: Machine, repository: Path) -> None:
         laptop.succeed("agent create web --wait")
         names = [view["name"] for view in json.loads(laptop.succeed("agent list --json"))]
         require_equal(names, ["web"], "the guests")
-        require_equal(laptop.succeed("agent exec web -- echo hello").strip(), "hello", "the output of a command")
         big = "head -c 5000000 /dev/zero"
         require_equal(laptop.succeed(f"{big} | agent exec web -- wc -c").strip(), "5000000", "the length of an input")
         require_equal(laptop.succeed(f"agent exec web -- {big} | wc -c").strip(), "5000000", "the length of an output")
-        require_equal(laptop.status("agent exec web -- sh -c 'exit 42'"), 42, "the exit status of a command")
-    with machine.nested("gateway and daemon restart independently"):
-        machine.succeed("systemctl restart innkeeper-gateway.service")
-        laptop.succeed("agent list")
+        use_guest(laptop)
+    for unit in ("innkeeper-gateway.service", "innkeeper.service"):
+        with machine.nested(f"{unit} restarts while streams are open"):
+            restart_under_streams(laptop, unit)
+            use_guest(laptop)
+    with machine.nested("the daemon is away"):
         machine.succeed("systemctl stop innkeeper.service")
         require_equal(laptop.status("agent list"), 8, "the exit status while the daemon is away")
         machine.succeed("systemctl start innkeeper.service")
