@@ -17,6 +17,7 @@
   postgresql = ./postgresql.nix;
   prefetch = ./prefetch.nix;
   previews = ./previews.nix;
+  quotas = ./quotas.nix;
   secrets = ./secrets.nix;
   tailscale = ./tailscale.nix;
   webhook = ./webhook.nix;

@@ -14,7 +14,7 @@ use crate::commands::{
     Deliveries, Destroy, Doctor, Events, Exec, Explain, Fork, Gc, Keepalive, List, Logs, Man,
     Pause, Pool, PortForward, Prefetch, Restore, RestoreBackup, SecretCommands, Set, Show, Sleep,
     Slots, Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, TokenCommands, Top, Undelete,
-    Wake,
+    Usage, Wake,
 };
 use crate::commands::{Login, Logout, preview, status};
 use crate::context::Context;
@@ -165,6 +165,7 @@ enum InnkeeperCommand {
     Slots(Slots),
     Pool(Pool),
     Top(Top),
+    Usage(Usage),
     Events(Events),
     Apply(Apply),
     SwitchPreview(SwitchPreview),
@@ -339,6 +340,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Slots(command) => command.run(cx).await,
             InnkeeperCommand::Pool(command) => command.run(cx).await,
             InnkeeperCommand::Top(command) => command.run(cx).await,
+            InnkeeperCommand::Usage(command) => command.run(cx).await,
             InnkeeperCommand::Events(command) => command.run(cx).await,
             InnkeeperCommand::Apply(command) => command.run(cx).await,
             InnkeeperCommand::SwitchPreview(command) => command.run(cx).await,

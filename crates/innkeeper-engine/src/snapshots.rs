@@ -1,6 +1,8 @@
 //! Snapshots and forks of agents. Requests record file work, which [`crate::file_work`] executes when the agent is
 //! driven.
 
+use std::collections::BTreeMap;
+
 use innkeeper_model::api::{Accepted, ForkRequest, PoolReport, SnapshotAccepted, SnapshotRequest};
 use innkeeper_model::{
     DesiredState, Guest, GuestKind, GuestName, Operation, Origin, Snapshot, SnapshotLabel, Verb,
@@ -134,6 +136,26 @@ impl Engine {
             retained: self.inner.retained_space().await?,
             ..self.inner.host.rootfs.pool().await?
         })
+    }
+
+    /// Returns the disk space of guests, in bytes: the size of a guest's volume; of files in a directory, their space at the
+    /// last measurement.
+    ///
+    /// # Errors
+    /// When the store or the host cannot be queried.
+    pub async fn disk_space(&self) -> Result<BTreeMap<GuestName, u64>, EngineError> {
+        let guests = self.inner.store.guests().await?.into_iter();
+        let measured = guests.filter_map(|guest| {
+            let bytes = self.inner.disks.bytes(&guest)?;
+            Some((guest.name, bytes))
+        });
+        let mut space: BTreeMap<GuestName, u64> = measured.collect();
+        for volume in self.inner.host.rootfs.pool().await?.volumes {
+            if let (Some(guest), None) = (volume.guest, volume.snapshot) {
+                space.insert(guest, volume.size_bytes);
+            }
+        }
+        Ok(space)
     }
 
     /// Returns an agent's record. Refuses a preview's guest: its next commit would undo the request.

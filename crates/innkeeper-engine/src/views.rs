@@ -94,6 +94,7 @@ impl Engine {
             pools: self.check_pools().await?,
             operations: self.inner.store.running_operations().await?,
             memory: self.inner.host_memory().ok(),
+            audit: None,
             resident_bytes: resident_bytes().unwrap_or(0),
         })
     }
@@ -115,6 +116,7 @@ impl Engine {
                 .oom_kills(&guest.name)
                 .max(self.inner.oom.total(&guest.name)),
             memory_bytes: self.inner.host.units.memory(&guest.name),
+            owner_name: None,
             guest,
         }
     }

@@ -12,6 +12,7 @@
 
 mod grant;
 mod person;
+mod quota;
 mod record;
 mod token;
 mod visitor;
@@ -28,6 +29,7 @@ pub use person::{
     BeginLogin, CreateDeviceSession, CreatedSession, FinishLogin, Groups, InvalidLogin,
     InvalidPerson, Login, LoginPage, Person, PersonId, SessionView, TokenKind,
 };
+pub use quota::{ActorUse, Amount, QuotaReport, RepoUse};
 pub use record::{
     AuditEntry, CreateToken, CreatedToken, DEFAULT_AUDIT_ENTRIES, MAX_AUDIT_ENTRIES,
     MAX_TOKEN_LIFETIME, TokenRecord, TokenState,

@@ -10,6 +10,7 @@
 //! | `POST /v1/gc` | [`GcRequest`] | [`GcReport`] |
 //! | `GET /v1/slots` | | [`SlotReport`] |
 //! | `GET /v1/pool` | | [`PoolReport`] |
+//! | `GET /v1/quotas` | | [`QuotaReport`](crate::access::QuotaReport) |
 //! | `GET /v1/usage` | | list of [`GuestUsage`], the busiest first |
 //! | `GET /v1/guests` | | list of [`GuestView`] |
 //! | `POST /v1/guests` | [`CreateRequest`] | 202, [`Accepted`] |
@@ -118,7 +119,7 @@ mod pool;
 mod status;
 
 pub use pool::{PoolReport, PoolVolume};
-pub use status::Status;
+pub use status::{AuditRetention, Status};
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -342,6 +343,9 @@ pub struct GuestView {
     /// does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// The login of its owner, or the name of the owner's token. `None` for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_name: Option<String>,
 }
 
 #[expect(

@@ -1,9 +1,10 @@
 //! Limit of the number of previews, and the record of their use.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use innkeeper_model::preview::PreviewState;
-use innkeeper_model::{Code, GuestName, Level};
+use innkeeper_model::preview::{PreviewState, RepoName};
+use innkeeper_model::{Code, Level};
 use innkeeper_store::{Presence, Preview, PreviewFact, Store};
 use tokio::sync::Mutex;
 use tracing::info;
@@ -18,6 +19,7 @@ use crate::workers::{WakeReason, Workers};
 #[derive(Clone)]
 pub(crate) struct Capacity {
     limit: usize,
+    repo_limits: BTreeMap<RepoName, usize>,
     store: Store,
     journal: Journal,
     guests: Guests,
@@ -30,6 +32,7 @@ pub(crate) struct Capacity {
 impl Capacity {
     pub(crate) fn new(
         limit: usize,
+        repo_limits: BTreeMap<RepoName, usize>,
         store: Store,
         journal: Journal,
         guests: Guests,
@@ -38,6 +41,7 @@ impl Capacity {
     ) -> Self {
         Self {
             limit,
+            repo_limits,
             store,
             journal,
             guests,
@@ -47,15 +51,15 @@ impl Capacity {
         }
     }
 
-    /// Makes room for a preview without a guest, once its configuration has been evaluated: if the limit is reached, the
-    /// least recently used preview is evicted. Previews of newer pull requests stay, and so do those that were used since
+    /// Makes room for a preview without a guest, once its configuration has been evaluated: if the limit of its repository or
+    /// of the host is reached, the least recently used preview of either is evicted. Previews of newer pull requests stay, and so do those that were used since
     /// this one was requested.
     ///
     /// # Errors
     /// [`Code::TooManyPreviews`]: the limit is reached and no preview may be evicted.
     pub(crate) async fn make_room(&self, newcomer: &Preview) -> Result<(), PreviewError> {
         let slug = &newcomer.record.slug;
-        if !self.needs_room(slug).await? {
+        if !self.needs_room(newcomer).await? {
             return Ok(());
         }
         // One at a time: from then on, a preview with room counts.
@@ -73,22 +77,11 @@ impl Capacity {
                 present.push(other);
             }
         }
-        let staying = present
-            .iter()
-            .filter(|other| other.desired == Presence::Present)
-            .count();
-        if staying >= self.limit {
-            let Some(oldest) = to_evict(&present, newcomer) else {
-                let limit = self.limit;
-                return Err(PreviewError::new(
-                    Code::TooManyPreviews,
-                    format!(
-                        "this host has {limit} previews, as many as it allows, and each is being changed, belongs to a newer pull request or was used since this one was requested"
-                    ),
-                    "It is retried automatically; `preview destroy` makes room, and previews.limit allows more.",
-                ));
-            };
-            self.dismiss(oldest, "another one needed the room").await?;
+        for limit in self.limits_of(&newcomer.record.repo) {
+            if let Some(oldest) = limit.evicted(&present, newcomer)? {
+                self.dismiss(&oldest, "another one needed the room").await?;
+                present.retain(|other| other.record.slug != oldest.record.slug);
+            }
         }
         let starting = vec![PreviewFact::State(PreviewState::Starting)];
         self.store.set_preview(slug, starting).await?;
@@ -99,8 +92,24 @@ impl Capacity {
     ///
     /// # Errors
     /// The guest cannot be observed.
-    pub(crate) async fn needs_room(&self, slug: &GuestName) -> Result<bool, PreviewError> {
-        Ok(self.limit > 0 && self.guests.view(slug).await?.is_none())
+    pub(crate) async fn needs_room(&self, preview: &Preview) -> Result<bool, PreviewError> {
+        let record = &preview.record;
+        let is_limited = self.limits_of(&record.repo).next().is_some();
+        Ok(is_limited && self.guests.view(&record.slug).await?.is_none())
+    }
+
+    /// Returns the limits for a preview of a repository, the repository's own first.
+    fn limits_of<'a>(&'a self, repo: &'a RepoName) -> impl Iterator<Item = Limit<'a>> {
+        let of_repo = self.repo_limits.get(repo).map(|most| Limit {
+            most: *most,
+            repo: Some(repo),
+        });
+        let of_host = Limit {
+            most: self.limit,
+            repo: None,
+        };
+        let limits = of_repo.into_iter().chain([of_host]);
+        limits.filter(|limit| limit.most > 0)
     }
 
     /// Records visits since the last call. Requests to a preview that is down are none: those that start it again are recorded
@@ -145,6 +154,58 @@ impl Capacity {
             .await?;
         self.workers.wake(slug, WakeReason::Change);
         Ok(())
+    }
+}
+
+/// A maximum number of previews of one repository, or of the host.
+struct Limit<'a> {
+    most: usize,
+    repo: Option<&'a RepoName>,
+}
+
+impl Limit<'_> {
+    /// Returns the preview to evict so that there is room for another one; `None` if there is.
+    ///
+    /// # Errors
+    /// [`Code::TooManyPreviews`]: no preview may be evicted.
+    fn evicted(
+        &self,
+        present: &[Preview],
+        newcomer: &Preview,
+    ) -> Result<Option<Preview>, PreviewError> {
+        let counts = |other: &&Preview| self.repo.is_none_or(|repo| other.record.repo == *repo);
+        let counted: Vec<Preview> = present.iter().filter(counts).cloned().collect();
+        let stays = |other: &&Preview| other.desired == Presence::Present;
+        if counted.iter().filter(stays).count() < self.most {
+            return Ok(None);
+        }
+        match to_evict(&counted, newcomer) {
+            Some(oldest) => Ok(Some(oldest.clone())),
+            None => Err(self.reached()),
+        }
+    }
+
+    fn reached(&self) -> PreviewError {
+        let most = self.most;
+        let (place, setting) = match self.repo {
+            Some(repo) => (
+                format!("{repo} has {most} previews, as many as its quota allows"),
+                format!("quotas.repositories.\"{repo}\".previews"),
+            ),
+            None => (
+                format!("this host has {most} previews, as many as it allows"),
+                "previews.limit".to_owned(),
+            ),
+        };
+        PreviewError::new(
+            Code::TooManyPreviews,
+            format!(
+                "{place}, and each is being changed, belongs to a newer pull request or was used since this one was requested"
+            ),
+            format!(
+                "It is retried automatically; `preview destroy` makes room, and {setting} allows more."
+            ),
+        )
     }
 }
 

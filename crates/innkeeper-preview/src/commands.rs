@@ -68,7 +68,10 @@ impl Previews {
             private: found.private,
             ..preview.details
         };
-        let facts = vec![PreviewFact::Details(details)];
+        let mut facts = vec![PreviewFact::Details(details)];
+        if preview.record.owner.is_none() {
+            facts.push(PreviewFact::Owner(actor.to_owned()));
+        }
         components.store.set_preview(&slug, facts).await?;
         info!(%slug, actor, "preview requested");
         components.workers.wake(&slug, WakeReason::Change);

@@ -36,6 +36,8 @@ pub struct PreviewsConfig {
     pub style: ReportSettings,
     /// The highest number of previews; 0 means no limit.
     pub limit: usize,
+    /// The highest number of previews of single repositories.
+    pub repo_limits: BTreeMap<RepoName, usize>,
     /// Running time without a push, a command or a visit after which a preview is stopped, and after the same time again
     /// removed; `None` means never.
     pub ttl: Option<Duration>,

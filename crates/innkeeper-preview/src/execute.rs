@@ -231,7 +231,7 @@ impl Executor {
             }
             Step::RecordVisits => {
                 // Visits until now count as older than those during the evaluation.
-                if self.capacity.needs_room(slug).await? {
+                if self.capacity.needs_room(preview).await? {
                     self.capacity.record_visits().await?;
                 }
             }

@@ -189,6 +189,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     );
     let capacity = Capacity::new(
         config.limit,
+        config.repo_limits.clone(),
         store.clone(),
         journal.clone(),
         guests.clone(),

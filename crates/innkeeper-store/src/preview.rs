@@ -182,6 +182,8 @@ pub enum PreviewFact {
     Details(PullDetails),
     /// Its visitors by command; `None` means those of its repository. An intent: a stricter setting must hold after a crash.
     Visibility(Option<Visibility>),
+    /// The actor that created it by command. An intent: it counts against the actor's quota.
+    Owner(String),
     /// The obstacle to the desired state; `None` when it is gone.
     Fault(Option<Failure>),
     /// The id of the delivery that was processed last.
@@ -238,6 +240,7 @@ impl PreviewFact {
             | Self::BranchGone(_)
             | Self::Details(_)
             | Self::Visibility(_)
+            | Self::Owner(_)
             | Self::Expired => true,
             Self::State(_)
             | Self::Evaluated { .. }

@@ -149,6 +149,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "visitors of previews",
         sql: include_str!("schema/31.sql"),
     },
+    Migration {
+        name: "repositories of tokens, details of audit entries, owners of previews",
+        sql: include_str!("schema/32.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -2,6 +2,7 @@
 
 mod file;
 mod grant;
+mod owners;
 mod people;
 mod publisher;
 mod sessions;
@@ -10,6 +11,7 @@ mod visitors;
 
 pub(crate) use file::PublishedFile;
 pub(crate) use grant::Grant;
+pub(crate) use owners::Owner;
 pub(crate) use people::People;
 pub(crate) use publisher::Publisher;
 pub(crate) use sessions::Admission;

@@ -16,6 +16,7 @@ mod listener;
 mod openapi;
 mod previews;
 mod private;
+mod quotas;
 mod rejection;
 mod response;
 mod rest;

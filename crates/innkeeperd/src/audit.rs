@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use axum::response::Response;
 use innkeeper_model::Code;
+use innkeeper_model::api::AuditRetention;
 use innkeeper_store::{AuditLimits, NewAuditEntry, Store, StoreError};
 use tracing::warn;
 
@@ -30,6 +31,15 @@ impl AuditLog {
         Self {
             store,
             limits: settings.limits(),
+        }
+    }
+
+    /// Returns the limits of the log.
+    pub(crate) fn retention(&self) -> AuditRetention {
+        let days = self.limits.age.as_secs() / (24 * 60 * 60);
+        AuditRetention {
+            days: u32::try_from(days).unwrap_or(u32::MAX),
+            entries: self.limits.entries,
         }
     }
 

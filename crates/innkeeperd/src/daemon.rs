@@ -137,7 +137,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         tokens,
         people,
         audit: AuditLog::new(engine.store().clone(), &config.audit),
-        quotas: Quotas::new(engine.store().clone(), &config),
+        quotas: Quotas::new(engine.clone(), &config),
         notifier,
         gateway: GatewayCheck::new(&config),
         config: Arc::new(loaded.report),

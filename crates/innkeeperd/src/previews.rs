@@ -172,6 +172,9 @@ fn settings(
             },
         },
         limit: previews.limit,
+        repo_limits: (config.quotas.repositories.iter())
+            .map(|(repo, quota)| (repo.clone(), quota.previews as usize))
+            .collect(),
         ttl,
         dropped_grace: previews.dropped_grace.duration(),
         boot_timeout: Duration::from_secs(previews.boot_timeout_seconds),

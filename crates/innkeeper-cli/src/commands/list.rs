@@ -87,7 +87,12 @@ fn render(guests: &[GuestView]) -> String {
             guest.limits.memory.to_string(),
             guest.limits.cpus.to_string(),
             time(guest.created_at),
-            or_dash(guest.owner.as_deref().map(plain)),
+            or_dash(
+                view.owner_name
+                    .as_ref()
+                    .or(guest.owner.as_ref())
+                    .map(|owner| plain(owner)),
+            ),
         ]
     };
     let header = [

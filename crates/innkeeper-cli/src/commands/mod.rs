@@ -45,6 +45,7 @@ mod switch_preview;
 mod token;
 mod top;
 mod undelete;
+mod usage;
 mod wake;
 
 use innkeeper_model::GuestName;
@@ -93,6 +94,7 @@ pub(crate) use self::switch_preview::SwitchPreview;
 pub(crate) use self::token::TokenCommands;
 pub(crate) use self::top::Top;
 pub(crate) use self::undelete::Undelete;
+pub(crate) use self::usage::Usage;
 pub(crate) use self::wake::Wake;
 
 /// Returns the names, one on each line, as lists print them with `--quiet`.

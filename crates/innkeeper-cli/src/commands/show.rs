@@ -26,6 +26,15 @@ impl Show {
     }
 }
 
+/// Returns the owner with the login or the name of the token: `octocat (github:583231)`.
+fn owner(view: &GuestView) -> Option<String> {
+    let actor = plain(view.guest.owner.as_deref()?);
+    Some(match &view.owner_name {
+        Some(name) => format!("{} ({actor})", plain(name)),
+        None => actor,
+    })
+}
+
 fn render(view: &GuestView) -> String {
     let guest = &view.guest;
     let limits = &guest.limits;
@@ -40,7 +49,7 @@ fn render(view: &GuestView) -> String {
         ("CPUs", limits.cpus.to_string()),
         ("Tasks", limits.tasks.to_string()),
         ("Created", time(guest.created_at)),
-        ("Owner", or_dash(guest.owner.as_deref().map(plain))),
+        ("Owner", or_dash(owner(view))),
     ];
     let change = guest.last_change.as_ref().map(|last| {
         let described = format!("{} at {}", last.outcome, time(last.at));

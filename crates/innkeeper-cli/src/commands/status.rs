@@ -63,6 +63,13 @@ fn render(status: &api::Status) -> String {
     let memory = status
         .memory
         .map(|memory| ("Host memory", host_memory(&memory)));
+    let audit = status.audit.map(|audit| {
+        let limits = format!(
+            "kept for {} days, {} entries at most",
+            audit.days, audit.entries
+        );
+        ("Audit log", limits)
+    });
     let retained = status.retained;
     let destroyed = (retained.agents > 0).then(|| {
         let bytes = mebibytes(retained.bytes);
@@ -77,6 +84,7 @@ fn render(status: &api::Status) -> String {
     for (name, value) in lines
         .into_iter()
         .chain(memory)
+        .chain(audit)
         .chain(destroyed)
         .chain(pools)
     {

@@ -16,6 +16,7 @@ fn sample_daemon() -> Fake {
     let mut stopped = guest("a-xkcd42", 300);
     stopped.state = GuestState::Stopped;
     stopped.guest_address = None;
+    stopped.owner_name = Some("octocat".to_owned());
     let mut preview = guest("shop-17", 2);
     preview.guest.kind = GuestKind::Preview;
     daemon_with(&[guest("web", 1), preview, stopped])
@@ -26,7 +27,7 @@ fn list_prints_a_table() {
     assert_snapshot!(sample_daemon().agent(&["list"]).ok(), @r"
     NAME      STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED               OWNER
     web       running  10.100.0.3  1     4G      0.5   2026-11-20T10:00:00Z  uid:1000
-    a-xkcd42  stopped  -           300   4G      0.5   2026-11-20T10:00:00Z  uid:1000
+    a-xkcd42  stopped  -           300   4G      0.5   2026-11-20T10:00:00Z  octocat
     ");
 }
 

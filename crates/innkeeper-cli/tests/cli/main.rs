@@ -56,4 +56,5 @@ mod tls_front;
 mod token;
 mod top;
 mod undelete;
+mod usage;
 mod wake;

@@ -66,6 +66,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
         interface: slot.interface(),
         oom_kills: 0,
         memory_bytes: None,
+        owner_name: None,
     }
 }
 
@@ -166,6 +167,7 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
             last_activity: time("10:00:00"),
             rollout: Rollout::default(),
             config_path: None,
+            owner: None,
         },
         url: format!("https://{slug}.preview.example.com"),
         extra_urls: Vec::new(),

@@ -1,5 +1,5 @@
 use axum::Router;
-use innkeeper_model::api::{Check, RetainedSpace, Status, Verdict};
+use innkeeper_model::api::{AuditRetention, Check, RetainedSpace, Status, Verdict};
 use innkeeper_model::{
     GuestState, HostMemory, MemoryBand, Operation, OperationId, OperationState, Verb,
 };
@@ -51,6 +51,10 @@ fn sample() -> Status {
             stalled_percent: Some(0),
             band: MemoryBand::Normal,
         }),
+        audit: Some(AuditRetention {
+            days: 400,
+            entries: 200_000,
+        }),
         resident_bytes: 12_900_000,
     }
 }
@@ -71,6 +75,7 @@ fn status_prints_counts_and_operations() {
     Slots:           3 of 32512 in use
     Operations:      1 in progress
     Host memory:     50 % of 24576 MiB available
+    Audit log:       kept for 400 days, 200000 entries at most
     Destroyed:       2 with retained files (3 MiB)
     Waiting:         1 of 2 guests of /fleet#agent wait booted: the host is busy
 
@@ -105,6 +110,7 @@ fn status_without_guests_has_no_table() {
     Slots:           3 of 32512 in use
     Operations:      none in progress
     Host memory:     4 % of 24576 MiB available: no guest is started, and idle guests are put to sleep
+    Audit log:       kept for 400 days, 200000 entries at most
     ");
 }
 

@@ -297,7 +297,7 @@ async fn pulls(
         .rev()
         .filter(|(_, pull)| pull.open || page.state.as_deref() == Some("all"))
         .map(|(number, pull)| {
-            let mut json = pull.json(&name, found.id, *number);
+            let mut json = found.pull_json(&name, pull, *number);
             // Lists omit this field.
             if let Some(fields) = json.as_object_mut() {
                 fields.remove("merged");
@@ -313,7 +313,7 @@ async fn pull(State(world): State<Shared>, Path((owner, repo, number)): NumberPa
     let name = name(&owner, &repo)?;
     with_repo(&world, &owner, &repo, |repo, _| {
         let pull = repo.pulls.get(&number).ok_or_else(not_found)?;
-        let mut json = pull.json(&name, repo.id, number);
+        let mut json = repo.pull_json(&name, pull, number);
         json["locked"] = repo.locked.contains(&number).into();
         Ok(Json(json).into_response())
     })?

@@ -98,7 +98,7 @@ pub struct Repo {
     pub check_runs: Vec<CheckRunRecord>,
     /// True if it is archived: nothing can be written.
     pub archived: bool,
-    /// True if it is private. Lookups of the repository report it; events and pull requests do not.
+    /// True if it is private.
     pub private: bool,
     /// Pull requests whose conversations are locked.
     pub locked: BTreeSet<u64>,
@@ -435,7 +435,7 @@ impl World {
         Some(json!({
             "action": action,
             "number": number,
-            "pull_request": pull.json(repo, found.id, number),
+            "pull_request": found.pull_json(repo, pull, number),
             "repository": repo_json(repo, found.id),
             "sender": { "login": sender },
         }))
@@ -523,6 +523,15 @@ impl Pull {
                 "repo": repo_json(repo, repo_id),
             },
         })
+    }
+}
+
+impl Repo {
+    /// Returns one of its pull requests as GitHub does.
+    pub(super) fn pull_json(&self, name: &RepoName, pull: &Pull, number: u64) -> Value {
+        let mut json = pull.json(name, self.id, number);
+        json["base"]["repo"]["private"] = self.private.into();
+        json
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
             last_activity: "2026-11-20T10:00:00Z".parse().expect("a time"),
             rollout: Rollout::default(),
             config_path: None,
+            owner: None,
         },
         url: "https://web-7.preview.example.com".to_owned(),
         extra_urls: vec!["https://api-web-7.preview.example.com".to_owned()],

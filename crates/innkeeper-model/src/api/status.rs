@@ -37,6 +37,19 @@ pub struct Status {
     /// The host's memory. `None` where it cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<HostMemory>,
+    /// The limits of the audit log: older entries are deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditRetention>,
     /// The daemon's resident memory, in bytes.
     pub resident_bytes: u64,
+}
+
+/// The limits of the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AuditRetention {
+    /// The maximum age of its entries in days, counted while the daemon runs.
+    pub days: u32,
+    /// The maximum number of its entries.
+    pub entries: u32,
 }

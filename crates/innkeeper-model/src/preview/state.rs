@@ -149,6 +149,9 @@ pub struct PreviewRecord {
     /// repository's first configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_path: Option<SourcePath>,
+    /// The actor that created it by command: `uid:1000`, `token:7`, `github:583231`. `None` for the preview of a pull request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 impl PreviewRecord {
@@ -251,6 +254,7 @@ pub(super) mod tests {
                 last_activity: "2026-11-20T10:05:00Z".parse().expect("a time"),
                 rollout: rollout(state),
                 config_path: None,
+                owner: None,
             },
             url: "https://web-7.preview.example.com".into(),
             extra_urls: vec![format!("https://landing-web-7.preview.example.com")],

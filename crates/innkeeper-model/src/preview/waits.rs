@@ -15,7 +15,7 @@ impl PreviewRecord {
             }
             (_, Some(fault)) if fault.code == Code::TooManyPreviews => wait(
                 Party::Administrator,
-                "room, which `preview destroy` or previews.limit gives".to_owned(),
+                "room, which `preview destroy` or a higher limit gives".to_owned(),
             ),
             (_, Some(fault)) if fault.code.is_host_fault() => wait(
                 Party::Administrator,

@@ -1,4 +1,4 @@
-use innkeeper_model::GuestName;
+use innkeeper_model::{Explain as _, GuestName};
 use jiff::Timestamp;
 
 use super::*;
@@ -46,7 +46,7 @@ fn age_of_the_preview_decides_across_repositories() {
     let mut newcomer = used(5, 100);
     newcomer.record.created_at = Timestamp::from_second(50).expect("a time");
     let mut other = used(6, 10);
-    other.record.repo = innkeeper_model::preview::RepoName::parse("octo/api").expect("a name");
+    other.record.repo = RepoName::parse("octo/api").expect("a name");
     assert_eq!(evicted(&[other.clone()], &newcomer), Some(6));
     other.record.created_at = Timestamp::from_second(60).expect("a time");
     assert_eq!(evicted(&[other], &newcomer), None);
@@ -71,12 +71,41 @@ async fn visit_is_a_use_unless_the_preview_has_expired() {
     assert_eq!(visit(PreviewState::Live).await, visited);
 }
 
+#[test]
+fn limit_of_a_repository_counts_and_evicts_its_own_previews() {
+    let newcomer = used(9, 100);
+    let mut other = used(1, 1);
+    other.record.repo = RepoName::parse("octo/api").expect("a name");
+    let present = [other, used(2, 20), used(3, 10)];
+    let repo = newcomer.record.repo.clone();
+    let evicted = |most, repo| {
+        let limit = Limit { most, repo };
+        let evicted = limit.evicted(&present, &newcomer);
+        evicted.map(|preview| preview.and_then(|preview| preview.record.pull_request))
+    };
+    assert_eq!(evicted(3, Some(&repo)).expect("room"), None);
+    assert_eq!(evicted(2, Some(&repo)).expect("room"), Some(3));
+    assert_eq!(evicted(3, None).expect("room"), Some(1));
+    let busy = used(2, 200);
+    let limit = Limit {
+        most: 1,
+        repo: Some(&repo),
+    };
+    let refused = limit.evicted(&[busy], &newcomer).expect_err("no room");
+    assert_eq!(refused.code(), Code::TooManyPreviews);
+    let remedy = refused.remedy().expect("a remedy");
+    assert!(
+        remedy.contains("quotas.repositories.\"octo/web\".previews"),
+        "{remedy}"
+    );
+}
+
 #[tokio::test]
 async fn preview_below_the_limit_has_room() {
     let harness = Harness::with(|config| config.limit = 1).await;
     let newcomer = harness.claim().await;
     let capacity = &harness.parts.resync.capacity;
-    assert!(capacity.needs_room(&slug()).await.expect("observed"));
+    assert!(capacity.needs_room(&newcomer).await.expect("observed"));
     capacity.make_room(&newcomer).await.expect("room");
     let record = harness.record().await;
     assert_eq!(

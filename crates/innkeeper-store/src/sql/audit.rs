@@ -55,7 +55,8 @@ pub(crate) fn insert(
     Ok(transaction.last_insert_rowid())
 }
 
-/// Records the result of a request, and its object if that was not known before. The entry may have been pruned meanwhile.
+/// Records the result of a request, and its object if that was not known before or begins with the known one. The entry may have
+/// been pruned meanwhile.
 pub(crate) fn finish(
     transaction: &Transaction<'_>,
     seq: i64,
@@ -64,7 +65,8 @@ pub(crate) fn finish(
 ) -> Result<(), QueryError> {
     sql::execute(
         transaction,
-        "UPDATE audit SET object = coalesce(object, ?2), result = ?3
+        "UPDATE audit SET result = ?3,
+             object = CASE substr(?2, 1, length(object)) WHEN object THEN ?2 ELSE coalesce(object, ?2) END
          WHERE seq = ?1 AND result IS NULL",
         (seq, object, result),
     )?;

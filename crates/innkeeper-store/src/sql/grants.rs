@@ -63,6 +63,16 @@ pub(crate) fn insert(
     sql::one(transaction, update, (id, digest(GrantId(id))), read)
 }
 
+/// Deletes the grants of all previews that expired before a time.
+pub(crate) fn delete_expired(
+    transaction: &Transaction<'_>,
+    before: Timestamp,
+) -> Result<(), QueryError> {
+    let delete = "DELETE FROM preview_grants WHERE expires_at < ?1";
+    sql::execute(transaction, delete, [Time(before)])?;
+    Ok(())
+}
+
 /// Deletes a grant of a preview and returns it, or fails with [`StoreError::GrantNotFound`].
 pub(crate) fn delete(
     transaction: &Transaction<'_>,

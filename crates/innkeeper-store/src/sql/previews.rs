@@ -339,6 +339,7 @@ fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
         PreviewFact::Visibility(visibility) => {
             vec![("visibility", Box::new(visibility.as_ref().map(Text)))]
         }
+        PreviewFact::Owner(actor) => vec![("owner", Box::new(actor))],
         PreviewFact::Fault(fault) => vec![("fault", Box::new(fault.as_ref().map(Json)))],
         PreviewFact::LastDelivery(id) => vec![("last_delivery", Box::new(id))],
         PreviewFact::Active(time) => vec![("last_activity", Box::new(Time(*time)))],
@@ -514,6 +515,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         last_activity: row.time("last_activity")?,
         rollout: rollout::read(row)?,
         config_path: row.opt_text("config_path")?,
+        owner: row.get("owner")?,
     };
     Ok(Preview {
         record,

@@ -77,8 +77,9 @@ pub(crate) fn insert(
     sql::execute(
         transaction,
         "INSERT INTO tokens
-             (id, name, digest, role, repo, created_by, created_at, expires_at, kind, person)
-         VALUES (:id, :name, :digest, :role, :repo, :created_by, :created_at, :expires_at, :kind, :person)",
+             (id, name, digest, role, repo, repo_id, created_by, created_at, expires_at, kind, person)
+         VALUES (:id, :name, :digest, :role, :repo, (SELECT id FROM repositories WHERE name = :repo),
+             :created_by, :created_at, :expires_at, :kind, :person)",
         named_params! {
             ":id": id.0,
             ":name": new.name.as_str(),
@@ -99,6 +100,38 @@ fn get(connection: &Connection, id: TokenId) -> Result<StoredToken, QueryError> 
     let query = "SELECT tokens.*, persons.login FROM tokens
          LEFT JOIN persons ON persons.id = tokens.person WHERE tokens.id = ?1";
     sql::one(connection, query, [id.0], read)
+}
+
+/// Returns the present name of the only repository whose previews a token may use.
+pub(crate) fn repo_of(
+    connection: &Connection,
+    id: TokenId,
+) -> Result<Option<RepoName>, QueryError> {
+    let query = "SELECT repo FROM tokens WHERE id = ?1";
+    Ok(sql::first(connection, query, [id.0], |row| row.opt_text("repo"))?.flatten())
+}
+
+/// Records the number of the repository with a name for the tokens that are for a repository of this name and do not have it.
+pub(crate) fn adopt_repo(
+    transaction: &Transaction<'_>,
+    repo: u64,
+    name: &RepoName,
+) -> Result<(), QueryError> {
+    let update = "UPDATE tokens SET repo_id = ?1
+         WHERE repo = ?2 AND repo_id IS NULL AND revoked_at IS NULL";
+    sql::execute(transaction, update, (Number(repo), Text(name)))?;
+    Ok(())
+}
+
+/// Records the new name of a repository with its tokens. Revoked ones keep the former one.
+pub(crate) fn rename_repo(
+    transaction: &Transaction<'_>,
+    repo: u64,
+    now: &RepoName,
+) -> Result<(), QueryError> {
+    let update = "UPDATE tokens SET repo = ?2 WHERE repo_id = ?1 AND revoked_at IS NULL";
+    sql::execute(transaction, update, (Number(repo), Text(now)))?;
+    Ok(())
 }
 
 /// Revokes a token and returns it, or fails with [`StoreError::TokenNotFound`].

@@ -2,6 +2,7 @@
 
 use innkeeper_model::GuestName;
 use innkeeper_model::access::GrantId;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Store;
 use crate::database::Durability;
@@ -9,8 +10,12 @@ use crate::error::StoreError;
 use crate::sql::grants::{self, NewGrant, StoredGrant};
 use crate::sql::previews;
 
+/// The time for which expired grants stay, in case that the wall clock was wrong.
+const EXPIRED_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 impl Store {
-    /// Records a grant of a preview. `digest` returns the SHA-256 of the text of the grant with a number. Durable.
+    /// Records a grant of a preview. `digest` returns the SHA-256 of the text of the grant with a number. Deletes those of all
+    /// previews that expired a week ago. Durable.
     ///
     /// # Errors
     /// [`StoreError::PreviewNotFound`].
@@ -21,6 +26,7 @@ impl Store {
     ) -> Result<StoredGrant, StoreError> {
         self.insert("record a grant", move |transaction| {
             previews::require(transaction, &new.slug)?;
+            grants::delete_expired(transaction, Timestamp::now() - EXPIRED_KEPT)?;
             grants::insert(transaction, &new, digest)
         })
         .await

@@ -1,5 +1,5 @@
 //! The identity of repositories. GitHub identifies them by number: names change, and can be reused by other repositories.
-//! Previews and deliveries are recorded under the current name of their repository, and follow its renames.
+//! Previews, deliveries and tokens are recorded under the current name of their repository, and follow its renames.
 //!
 //! When another repository takes over a name, the name of the former one is unknown until GitHub is queried. Until then,
 //! its rows have a name that GitHub assigns to no repository ([`UNKNOWN_OWNER`]).
@@ -11,7 +11,7 @@ use rusqlite::{Connection, Transaction};
 use super::Store;
 use crate::database::Durability;
 use crate::error::{QueryError, StoreError};
-use crate::sql::{deliveries, previews, repositories};
+use crate::sql::{deliveries, previews, repositories, tokens};
 
 /// The owner of repositories whose name is unknown. No owner on GitHub ends with a hyphen.
 const UNKNOWN_OWNER: &str = "renamed-";
@@ -200,13 +200,14 @@ fn set_name(transaction: &Transaction<'_>, id: u64, now: &RepoName) -> Result<us
         move_rows(transaction, holder, now, &placeholder)?;
     }
     repositories::upsert(transaction, id, now)?;
+    tokens::adopt_repo(transaction, id, now)?;
     match former {
         Some(former) if former != *now => move_rows(transaction, id, &former, now),
         _ => Ok(0),
     }
 }
 
-/// Moves previews and deliveries to another name, and returns the number of previews. Previews that the other name has
+/// Moves previews, deliveries and tokens to another name, and returns the number of previews. Previews that the other name has
 /// already are duplicates: they are to be removed.
 fn move_rows(
     transaction: &Transaction<'_>,
@@ -218,6 +219,8 @@ fn move_rows(
         let placeholder = placeholder(&format!("{slug}.{id}"))?;
         previews::move_duplicate(transaction, &slug, &placeholder)?;
     }
+    tokens::adopt_repo(transaction, id, former)?;
+    tokens::rename_repo(transaction, id, now)?;
     deliveries::rename_repo(transaction, former, now)?;
     previews::rename_repo(transaction, former, now)
 }

@@ -1,6 +1,7 @@
 //! Tokens of other machines.
 
 use innkeeper_model::access::{Role, TokenId, TokenKind, TokenName};
+use innkeeper_model::preview::RepoName;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Store;
@@ -96,6 +97,18 @@ impl Store {
     /// Only if the database cannot be read.
     pub async fn persons(&self) -> Result<Vec<StoredPerson>, StoreError> {
         self.read("read the people", tokens::persons).await
+    }
+
+    /// Returns the present name of the only repository whose previews a token may use: it follows renames. `None` for a token
+    /// of the whole host.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn token_repo(&self, id: TokenId) -> Result<Option<RepoName>, StoreError> {
+        self.read("read a token", move |connection| {
+            tokens::repo_of(connection, id)
+        })
+        .await
     }
 
     /// Revokes the token with a name, which another token may have from then on. Durable.

@@ -230,10 +230,17 @@ async fn audit_entry_gets_its_result_once() {
     finish(created, Some("shop"), "ok").await;
     finish(destroyed, Some("other"), "guest_busy").await;
     finish(destroyed, None, "ok").await;
+    let forked = begin(store, "uid:0", "guest-fork", Some("web")).await;
+    finish(forked, Some("web (copied as shop)"), "ok").await;
     let text = |text: &str| Some(text.to_owned());
     let expected = [
         ("guest-create".to_owned(), text("shop"), text("ok")),
         ("guest-destroy".to_owned(), text("web"), text("guest_busy")),
+        (
+            "guest-fork".to_owned(),
+            text("web (copied as shop)"),
+            text("ok"),
+        ),
     ];
     assert_eq!(entries(store, None).await, expected);
 }

@@ -30,3 +30,4 @@ pub(crate) const VERSION_28: &str = include_str!("dumps/version-28.sql");
 pub(crate) const VERSION_29: &str = include_str!("dumps/version-29.sql");
 pub(crate) const VERSION_30: &str = include_str!("dumps/version-30.sql");
 pub(crate) const VERSION_31: &str = include_str!("dumps/version-31.sql");
+pub(crate) const VERSION_32: &str = include_str!("dumps/version-32.sql");

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use innkeeper_model::access::{Role, TokenName};
 use innkeeper_model::preview::{BranchName, PrAction, PullRequest, RepoName};
 use innkeeper_store::{
-    NewDelivery, NewPreview, NextDelivery, Presence, PreviewFact, Receipt, RepoIdentity, Store,
+    NewDelivery, NewPreview, NewToken, NextDelivery, Presence, PreviewFact, Receipt, RepoIdentity,
+    Store,
 };
 
 use crate::support::{Fixture, SUBNET, claim, delivery, name, preview, sha, with_event};
@@ -144,6 +146,50 @@ async fn deleted_repository_has_no_previews() {
     let successor = record(push("c", SUCCESSOR, "octo/web", 3)).await;
     let slug = Some(name("web-7-b"));
     assert_eq!(successor, Receipt::New { slug });
+}
+
+#[tokio::test]
+async fn token_of_a_repository_follows_its_renames() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let token = async |name: &str| {
+        let new = NewToken {
+            name: TokenName::parse(name).expect("a name"),
+            role: Role::Viewer,
+            repo: Some(repo("octo/web")),
+            created_by: "uid:0".to_owned(),
+            expires_at: None,
+            session: None,
+        };
+        let created = store.create_token(new, |_| [7; 32]).await;
+        created.expect("creates").record.id
+    };
+    let record = async |id, former: &str, now: &str| {
+        let (former, now) = (repo(former), repo(now));
+        let recorded = store.record_repo_name(id, &former, &now).await;
+        recorded.expect("records");
+    };
+    let repo_of = async |id| store.token_repo(id).await.expect("reads");
+    // Before the repository is known, and after that.
+    let early = token("early").await;
+    record(RENAMED, "octo/web", "octo/web").await;
+    let late = token("late").await;
+    let revoked = token("revoked").await;
+    let name = TokenName::parse("revoked").expect("a name");
+    store.revoke_token(&name).await.expect("revokes");
+    // The successor is seen before the new name.
+    record(SUCCESSOR, "octo/web", "octo/web").await;
+    for id in [early, late] {
+        let unknown = repo_of(id).await.expect("limited");
+        assert_eq!(unknown.owner(), "renamed-");
+    }
+    record(RENAMED, "octo/web", "octo/new").await;
+    for id in [early, late] {
+        assert_eq!(repo_of(id).await, Some(repo("octo/new")));
+    }
+    let of_successor = token("successor").await;
+    assert_eq!(repo_of(of_successor).await, Some(repo("octo/web")));
+    assert_eq!(repo_of(revoked).await, Some(repo("octo/web")));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innkeeper_model::access::{Person, Role, TokenKind, TokenRecord};
+use innkeeper_model::access::{Person, Role, TokenKind, TokenName, TokenRecord};
 use innkeeper_model::preview::RepoName;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,8 @@ pub(crate) struct Grant {
     role: Role,
     repo: Option<RepoName>,
     expires_at: Option<Timestamp>,
+    /// The name of a token that is no session.
+    name: Option<TokenName>,
     /// The person of a session, and the session's kind.
     session: Option<(Person, TokenKind)>,
     revoked: CancellationToken,
@@ -28,6 +30,7 @@ impl Grant {
             role,
             repo,
             expires_at,
+            name: None,
             session: None,
             revoked: CancellationToken::new(),
         }
@@ -38,8 +41,16 @@ impl Grant {
         let grant = Self::new(record.role, record.repo.clone(), record.expires_at);
         match &record.person {
             Some(person) => grant.of_person(person.clone(), record.kind),
-            None => grant,
+            None => Self {
+                name: Some(record.name.clone()),
+                ..grant
+            },
         }
+    }
+
+    /// Returns the name of a token that is no session.
+    pub(crate) fn name(&self) -> Option<&TokenName> {
+        self.name.as_ref()
     }
 
     /// Makes it that of a person's session.
@@ -61,6 +72,12 @@ impl Grant {
     /// Returns the only repository whose previews the actor may see.
     pub(crate) fn repo(&self) -> Option<&RepoName> {
         self.repo.as_ref()
+    }
+
+    /// Replaces the name of the only repository, after a rename.
+    pub(crate) fn renamed(self, repo: RepoName) -> Self {
+        let repo = Some(repo);
+        Self { repo, ..self }
     }
 
     /// Reports whether the lifetime is over.

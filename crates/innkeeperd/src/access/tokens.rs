@@ -106,6 +106,24 @@ impl Tokens {
         }
     }
 
+    /// Returns the rights of an actor, as [`Self::grant`] does, with the present name of their repository.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn present_grant(&self, actor: &Actor) -> Result<Option<Grant>, ApiError> {
+        let grant = self.grant(actor);
+        match (actor, grant) {
+            (Actor::Token(id), Some(grant)) if grant.repo().is_some() => {
+                // Without a name, the grant keeps the former one: it must not become one for the whole host.
+                Ok(Some(match self.store.token_repo(*id).await? {
+                    Some(repo) => grant.renamed(repo),
+                    None => grant,
+                }))
+            }
+            (_, grant) => Ok(grant),
+        }
+    }
+
     /// Records the last use of a token in the background.
     fn record_use(&self, id: TokenId, time: Timestamp) {
         let store = self.store.clone();
@@ -248,6 +266,7 @@ fn expiry(seconds: u64) -> Result<Timestamp, ApiError> {
 #[cfg(test)]
 mod tests {
     use innkeeper_model::access::{Role, TOKENS_FILE, TokensFile};
+    use innkeeper_model::preview::RepoName;
 
     use super::*;
     use crate::config::Config;
@@ -351,6 +370,31 @@ mod tests {
         tokens.revoke(&name).await.expect("revokes");
         assert!(tokens.grant(&actor).is_none());
         grant.ended().await;
+    }
+
+    #[tokio::test]
+    async fn grant_has_the_present_name_of_its_repository() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tokens = open(directory.path(), true).await;
+        let repo = |name: &str| RepoName::parse(name).expect("a repository");
+        for (name, repo) in [("ci", Some(repo("octo/web"))), ("all", None)] {
+            let new = CreateToken {
+                repo,
+                ..request(name)
+            };
+            assert!(tokens.create(new, "uid:0").await.is_ok());
+        }
+        let (former, now) = (repo("octo/web"), repo("octo/site"));
+        let renamed = tokens.store.record_repo_name(7, &former, &now).await;
+        renamed.expect("renames");
+        let present = async |actor: &str| {
+            let actor = actor.parse().expect("an actor");
+            let grant = tokens.present_grant(&actor).await.ok()?;
+            grant.map(|grant| grant.repo().cloned())
+        };
+        assert_eq!(present("token:1").await, Some(Some(now)));
+        assert_eq!(present("token:2").await, Some(None));
+        assert_eq!(present("token:3").await, None);
     }
 
     #[tokio::test]

@@ -88,7 +88,7 @@ pub(super) async fn authorize(
     }
     let caller = match peer {
         Peer::Local(uid) => Caller::local(uid),
-        Peer::Gateway => remote(&gate.tokens, request.headers())?,
+        Peer::Gateway => remote(&gate.tokens, request.headers()).await?,
     };
     if let Err(refused) = access.check(&caller) {
         let (actor, path) = (caller.actor(), request.uri().path());
@@ -115,12 +115,13 @@ fn object(parameters: &RawPathParams) -> Option<String> {
 }
 
 /// Returns the caller that the gateway has authenticated.
-fn remote(tokens: &Tokens, headers: &HeaderMap) -> Result<Caller, ApiError> {
+async fn remote(tokens: &Tokens, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let actor: Actor = single(headers, ACTOR_HEADER)
         .and_then(|text| text.parse().ok())
         .ok_or_else(unauthorized)?;
     let source = source(headers)?;
-    let grant = tokens.grant(&actor).ok_or_else(unauthorized)?;
+    let grant = tokens.present_grant(&actor).await?;
+    let grant = grant.ok_or_else(unauthorized)?;
     Ok(Caller::remote(actor, source, grant))
 }
 

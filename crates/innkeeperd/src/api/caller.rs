@@ -58,6 +58,21 @@ impl Caller {
             .map_or_else(|| self.actor(), Person::to_string)
     }
 
+    /// Returns the login of a person, or the name of a token.
+    pub(crate) fn name(&self) -> Option<String> {
+        match &self.0 {
+            Who::Local(_) => None,
+            Who::Remote { actor, grant, .. } => {
+                let name = match actor {
+                    Actor::File(name) => Some(name),
+                    Actor::Token(_) => grant.name(),
+                };
+                let login = self.person().map(|person| person.login.to_string());
+                login.or_else(|| name.map(ToString::to_string))
+            }
+        }
+    }
+
     /// Returns the person whose session it is.
     pub(crate) fn person(&self) -> Option<&Person> {
         self.session().map(|(person, _)| person)

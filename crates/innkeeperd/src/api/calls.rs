@@ -17,7 +17,7 @@ use super::openapi::Gated;
 use super::private::{Named, Sight};
 use super::{
     Context, audit, connect, deliveries, events, exec, grants, guests, host, openapi, previews,
-    private, rest, retained, secrets, sessions, snapshots, tokens,
+    private, quotas, rest, retained, secrets, sessions, snapshots, tokens,
 };
 use crate::access::Tokens;
 use crate::audit::AuditLog;
@@ -161,6 +161,7 @@ fn of_host() -> Vec<Call> {
         get("/v1/openapi.json", VIEWER, Visible, openapi::show),
         get("/v1/status", VIEWER, Host, host::status),
         get("/v1/usage", VIEWER, Host, host::usage),
+        get("/v1/quotas", VIEWER, Host, quotas::show),
         get("/v1/operations/{id}", VIEWER, Visible, host::operation),
         get("/v1/events", VIEWER, Visible, events::events),
         post("/v1/builds", "build", DEVELOPER, Host, host::build),

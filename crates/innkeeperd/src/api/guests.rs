@@ -1,5 +1,7 @@
 //! Calls about guests.
 
+use std::collections::BTreeMap;
+
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -13,6 +15,7 @@ use super::agent::Agent;
 use super::private::Sight;
 use super::response::{ApiResult, Created, LogQuery, accepted, body, console, created_as, name};
 use super::{Caller, Context, visible};
+use crate::access::Owner;
 use crate::api_error::ApiError;
 use crate::audit::AuditObject;
 use crate::quotas::Wanted;
@@ -30,6 +33,10 @@ pub(super) async fn list(
     }
     let hidden = Sight::of(&context).hidden_from(&caller).await?;
     views.retain(|view| !hidden.contains(&view.guest.name));
+    let owners = context.tokens.owners().await?;
+    for view in &mut views {
+        name_owner(view, &owners);
+    }
     Ok(Json(views))
 }
 
@@ -40,7 +47,16 @@ pub(super) async fn show(
 ) -> ApiResult<GuestView> {
     let name = name(&guest)?;
     visible::require_guest(context.engine.store(), &caller, &name).await?;
-    Ok(Json(context.engine.show(&name).await?))
+    let mut view = context.engine.show(&name).await?;
+    name_owner(&mut view, &context.tokens.owners().await?);
+    Ok(Json(view))
+}
+
+/// Adds the name of a guest's owner.
+fn name_owner(view: &mut GuestView, owners: &BTreeMap<String, Owner>) {
+    let owner = view.guest.owner.as_ref();
+    let owner = owner.and_then(|actor| owners.get(actor));
+    view.owner_name = owner.map(|owner| owner.name.clone());
 }
 
 pub(super) async fn create(

@@ -26,6 +26,7 @@ pub(super) async fn status(State(context): State<Context>, caller: Caller) -> Ap
         }
     }
     status.operations = operations;
+    status.audit = Some(context.audit.retention());
     Ok(Json(status))
 }
 

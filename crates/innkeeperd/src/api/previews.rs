@@ -78,6 +78,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn create(
+    State(context): State<Context>,
     AllPreviews(previews): AllPreviews,
     caller: Caller,
     request: Bytes,
@@ -85,6 +86,7 @@ pub(super) async fn create(
     let request: CreatePreview = body(&request)?;
     visible::require_repo(&caller, &request.repo)?;
     private::require_reader(&previews, &caller, &request.repo).await?;
+    let _admitted = context.quotas.admit_preview(&caller).await?;
     let created = previews.create(request, &caller.actor()).await?;
     Ok(created_as(created.slug.to_string(), accepted(created)))
 }
@@ -169,16 +171,21 @@ pub(super) async fn wake(
 }
 
 pub(super) async fn approve(
+    State(context): State<Context>,
     OnePreview(previews, slug): OnePreview,
     caller: Caller,
     request: Bytes,
-) -> Started {
+) -> Created<PreviewAccepted> {
     private::require_writer(&previews, &caller, &slug).await?;
-    Ok(accepted(
-        previews
-            .approve(&slug, body(&request)?, &caller.actor())
-            .await?,
-    ))
+    let preview = context.engine.store().preview(&slug).await?;
+    let actor = caller.actor();
+    let approved = previews.approve(&slug, body(&request)?, &actor).await?;
+    let repos = preview.map(|preview| (preview.record.head_repo, preview.record.repo));
+    let object = match repos {
+        Some((Some(head), base)) => format!("{slug} (of {head} for {base})"),
+        _ => slug.to_string(),
+    };
+    Ok(created_as(object, accepted(approved)))
 }
 
 pub(super) async fn reset_database(

@@ -8,7 +8,7 @@ use innkeeper_model::api::{Accepted, SnapshotAccepted};
 use innkeeper_model::{Failure, Snapshot, SnapshotLabel};
 
 use super::agent::Agent;
-use super::response::{ApiResult, accepted, body};
+use super::response::{ApiResult, Created, accepted, body, created_as};
 use super::{Caller, Context};
 use crate::api_error::ApiError;
 use crate::quotas::Wanted;
@@ -67,14 +67,16 @@ pub(super) async fn fork(
     caller: Caller,
     Agent(guest): Agent,
     request: Bytes,
-) -> Started<Accepted> {
+) -> Created<Accepted> {
     let request = body(&request)?;
     let origin = context.engine.guest(&guest).await?;
-    let wanted = Wanted::with(&origin.limits);
+    let wanted = Wanted::copy_of(&origin);
     let _admitted = context.quotas.admit(&caller, wanted).await?;
     let actor = caller.actor();
-    let forked = context.engine.fork(&guest, request, &actor);
-    Ok(accepted(forked.await?))
+    let forked = context.engine.fork(&guest, request, &actor).await?;
+    let copy = forked.guest.as_ref().map(ToString::to_string);
+    let object = format!("{guest} (copied as {})", copy.unwrap_or_default());
+    Ok(created_as(object, accepted(forked)))
 }
 
 /// Parses a label in a path.

@@ -31,7 +31,8 @@ pub use previews::{
     BuildSettings, CaddySettings, DatabaseSettings, DraftPreviews, EvaluationSettings,
     GithubSettings, PageContents, Previews, PreviewsOn, ReportPlace,
 };
-pub use quotas::{Quota, QuotaSettings};
+pub(crate) use quotas::Named;
+pub use quotas::{Quota, QuotaSettings, RepositoryQuota};
 pub use rest::RestSettings;
 pub(crate) use semantics::domain as check_domain;
 pub use settings::{
@@ -48,6 +49,7 @@ impl Settings for Config {
         "nix.options",
         "previews.repositories",
         "quotas.actors",
+        "quotas.repositories",
         "people.teams",
         "people.users",
     ];

@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use innkeeper_model::access::{AuditEntry, ReadyReport, TokenRecord, TokenText, TokensFile};
+use innkeeper_model::access::{
+    Amount, AuditEntry, QuotaReport, ReadyReport, TokenRecord, TokenText, TokensFile,
+};
 
 use crate::support::{Client, Fixture, Response, Sandbox, closure, create_body, flake, wait_until};
 
@@ -370,7 +372,7 @@ fn quota_of_a_role_limits_the_agents_of_each_token() {
     sandbox.configure(
         "[gateway]\nenabled = true\ngroup = 'root'\n\
          [quotas.developer]\nagents = 1\n\
-         [quotas.actors.'token:2']\nmemory_gib = 1",
+         [quotas.actors.Bob]\nmemory_gib = 1",
     );
     let _daemon = sandbox.start();
     let alice = gateway(&sandbox, Some(&create(&sandbox, &["alice"])));
@@ -394,11 +396,39 @@ fn quota_of_a_role_limits_the_agents_of_each_token() {
     assert_eq!(refused.code.as_str(), "quota_exceeded");
     let remedy = refused.remedy.expect("a remedy");
     assert!(
-        remedy.contains("quotas.actors.\"token:2\".memory_gib"),
+        remedy.contains("quotas.actors.\"Bob\".memory_gib"),
         "{remedy}"
     );
-    // Root has none, and a removed agent makes room.
+    // Each sees itself, and root all.
+    let own: QuotaReport = alice.get("/v1/quotas");
+    let [one] = &own.actors[..] else {
+        panic!("{own:?}");
+    };
+    assert_eq!(
+        (one.actor.as_str(), one.name.as_deref()),
+        ("token:1", Some("alice"))
+    );
+    assert_eq!(one.table.as_deref(), Some("quotas.developer"));
+    let amount = |used, limit| Amount { used, limit };
+    assert_eq!(one.agents, amount(1, Some(1)));
+    assert_eq!(one.memory_bytes, amount(128 << 20, None));
+    // Root has no quota.
     sandbox.client().create("f", &closure);
+    let all: QuotaReport = sandbox.client().get("/v1/quotas");
+    let seen: Vec<_> = (all.actors.iter())
+        .map(|one| (one.name.as_deref(), one.agents, one.memory_bytes.limit))
+        .collect();
+    let expected = [
+        (Some("alice"), amount(1, Some(1)), None),
+        (Some("bob"), amount(2, None), Some(1 << 30)),
+        (None, amount(1, None), None),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(
+        sandbox.client().guest("d").owner_name.as_deref(),
+        Some("bob")
+    );
+    // A removed agent makes room.
     alice.destroy("a");
     alice.create("b", &closure);
     for (client, name) in [(&alice, "b"), (&bob, "d"), (&bob, "e")] {

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use innkeeper_github::fake::{AccountRecord, OauthRecord};
 use innkeeper_model::Failure;
-use innkeeper_model::access::{CreatedSession, TokenText};
+use innkeeper_model::access::{Amount, CreatedSession, QuotaReport, TokenText};
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName};
 use innkeeper_store::PreviewFact;
 
@@ -143,9 +143,13 @@ fn private_preview_does_not_exist_without_read_access() {
     host.open(7, "topic");
     let alice = log_in(&host, "alice", 1001);
     let bob = log_in(&host, "bob", 1002);
+    // The preview is public, its repository is not: it may be visited.
+    let visibility = "/v1/previews/web-7/visibility";
+    assert_eq!(bob.call("GET", visibility, "").status, 200);
+    require_same(&bob, "GET", "/v1/previews/NAME", "web-7", "web-8");
+    assert!(is_empty(&bob.call("GET", "/v1/previews", "")));
     let private = r#"{"visibility":"private"}"#;
-    let path = "/v1/previews/web-7/visibility";
-    assert_eq!(host.client().call("POST", path, private).status, 200);
+    assert_eq!(host.client().call("POST", visibility, private).status, 200);
 
     // With read access, and for programs, nothing has changed.
     let machine = client_for(&host, "octo/web", "viewer");
@@ -200,12 +204,15 @@ fn private_preview_does_not_exist_without_read_access() {
         assert_eq!(create("web"), create("none"), "{path}");
     }
 
-    // The preview is public, its repository is not.
-    host.client().call("POST", path, r#"{"visibility":null}"#);
     daemon.stop();
+
+    // The repository is public now, and the preview is private still.
+    host.github.with(|world| {
+        world.repos.get_mut(&host.repo).expect("there").private = false;
+    });
     host.with_store(async |store| {
         let details = PullDetails {
-            private: Some(true),
+            private: Some(false),
             ..PullDetails::default()
         };
         let slug = "web-7".parse().expect("a slug");
@@ -214,10 +221,39 @@ fn private_preview_does_not_exist_without_read_access() {
     });
     let daemon = host.start();
     require_same(&bob, "GET", "/v1/previews/NAME", "web-7", "web-8");
-    assert!(is_empty(&bob.call("GET", "/v1/previews", "")));
-    assert_eq!(alice.call("GET", "/v1/previews/web-7", "").status, 200);
-    // It may be visited.
-    assert_eq!(bob.call("GET", path, "").status, 200);
+    host.client()
+        .call("POST", visibility, r#"{"visibility":null}"#);
+    assert_eq!(bob.call("GET", "/v1/previews/web-7", "").status, 200);
+    daemon.stop();
+}
+
+#[test]
+fn quotas_limit_the_previews_of_a_person_and_of_a_repository() {
+    let quotas = "[quotas.operator]\npreviews = 1\n[quotas.repositories.'octo/web']\npreviews = 1";
+    let host = host_of(&[("alice", "operator")], quotas);
+    let daemon = host.start();
+    let (one, two) = (host.commit_app("one"), host.commit_app("two"));
+    let alice = log_in(&host, "alice", 1001);
+    let create = |client: &Client, branch: &str| {
+        let body = format!(r#"{{"repo":"octo/web","branch":"{branch}"}}"#);
+        client.call("POST", "/v1/previews", &body)
+    };
+    assert_eq!(create(&alice, "one").status, 202);
+    let live = host.wait_for_state_of("web-one", &one, PreviewState::Live);
+    assert_eq!(live.preview.owner.as_deref(), Some("github:1001"));
+    let refused: Failure = create(&alice, "two").read();
+    assert_eq!(refused.code.as_str(), "quota_exceeded");
+    let remedy = refused.remedy.expect("a remedy");
+    assert!(remedy.contains("quotas.operator.previews"), "{remedy}");
+    let report: QuotaReport = alice.get("/v1/quotas");
+    let amount = |used, limit| Amount { used, limit };
+    assert_eq!(report.actors[0].name.as_deref(), Some("alice"));
+    assert_eq!(report.actors[0].previews, amount(1, Some(1)));
+    assert_eq!(report.repositories[0].previews, amount(1, Some(1)));
+    // Another preview of the repository takes the place of the least recently used one.
+    assert_eq!(create(&host.client(), "two").status, 202);
+    host.wait_for_state_of("web-two", &two, PreviewState::Live);
+    host.wait_until_slug_is_gone("web-one");
     daemon.stop();
 }
 

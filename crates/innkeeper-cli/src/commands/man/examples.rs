@@ -440,6 +440,19 @@ const EXAMPLES: Examples = &[
         &[("innkeeper pool", "Show the usage of the storage pool.")],
     ),
     (
+        "innkeeper usage",
+        &[
+            (
+                "innkeeper usage",
+                "Show the agents, memory, processors and disk space of each owner, with their quotas.",
+            ),
+            (
+                "innkeeper usage --json",
+                "Return the same as JSON, in bytes and percent of one processor.",
+            ),
+        ],
+    ),
+    (
         "innkeeper top",
         &[
             (

@@ -2,7 +2,7 @@
 
 use innkeeper_model::access::{
     AuditEntry, BeginLogin, CreateDeviceSession, CreateToken, CreatedSession, CreatedToken,
-    FinishLogin, LoginPage, ReadyReport, SessionView, TokenRecord,
+    FinishLogin, LoginPage, QuotaReport, ReadyReport, SessionView, TokenRecord,
 };
 use innkeeper_model::api::{
     Accepted, BackupRequest, BuildRequest, ConfigReport, DoctorReport, GcReport, GcRequest,
@@ -25,6 +25,7 @@ pub(super) fn all() -> Vec<Description> {
             .returns_object("The document, OpenAPI 3.1."),
         get("/v1/status", "status", "Returns an overview of the daemon.").returns::<Status>(),
         get("/v1/usage", "usage", "Lists the resource usage of the guests, the busiest first.").returns_list::<GuestUsage>(),
+        get("/v1/quotas", "quotas", "Returns the use of the owners of agents, with their quotas.").returns::<QuotaReport>(),
         get("/v1/operations/{id}", "operation-show", "Returns an operation.")
             .returns::<Operation>().fails(&[OperationNotFound]),
         get("/v1/events", "events", "Streams events: the recorded ones, then with `follow` new ones. `Last-Event-ID` resumes a stream.")

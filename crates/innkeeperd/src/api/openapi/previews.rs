@@ -63,7 +63,7 @@ fn on_guest(path: &'static str, id: &'static str, summary: &'static str) -> Desc
 
 #[rustfmt::skip]
 pub(super) fn all() -> Vec<Description> {
-    use Code::{ApprovalNeeded, CommandRefused, DatabaseFailed, DiskFull, GrantNotFound, InvalidConfig, InvalidSlug, PermissionDenied, PortClosed, RepoNotAccessible, RepoNotAllowed, RouteFailed, SecretNotFound, SlugConflict, SlugTooLong, TooManyPreviews, VisibilityTooOpen, VisitorsUnchecked};
+    use Code::{ApprovalNeeded, CommandRefused, DatabaseFailed, DiskFull, GrantNotFound, InvalidConfig, InvalidSlug, PermissionDenied, PortClosed, QuotaExceeded, RepoNotAccessible, RepoNotAllowed, RouteFailed, SecretNotFound, SlugConflict, SlugTooLong, TooManyPreviews, VisibilityTooOpen, VisitorsUnchecked};
     vec![
         get("/v1/previews", "preview-list", "Lists previews.").returns_list::<PreviewView>().fails(&[InvalidConfig]),
         on_preview(get("/v1/previews/{slug}", "preview-show", "Returns a preview.")).returns::<PreviewView>(),
@@ -111,7 +111,7 @@ pub(super) fn all() -> Vec<Description> {
             .takes::<CheckConfig>().returns::<CheckedConfig>().fails(&[InvalidConfig]).fails(EVALUATION),
         post("/v1/previews", "preview-create", "Creates a preview of a branch.")
             .takes::<CreatePreview>().accepts::<PreviewAccepted>().fails(REPOSITORY)
-            .fails(&[InvalidSlug, SlugTooLong, SlugConflict, TooManyPreviews, DiskFull]).fails(OPERATION),
+            .fails(&[InvalidSlug, SlugTooLong, SlugConflict, TooManyPreviews, QuotaExceeded, DiskFull]).fails(OPERATION),
         on_preview(delete("/v1/previews/{slug}", "preview-destroy", "Destroys a preview with its database."))
             .accepts::<PreviewAccepted>().fails(OPERATION),
         on_preview(post("/v1/previews/{slug}/approve", "preview-approve", "Approves a commit of a fork."))
