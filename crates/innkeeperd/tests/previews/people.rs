@@ -128,6 +128,19 @@ const CALLS: [(&str, &str); 22] = [
     ("DELETE", "/v1/guests/NAME"),
 ];
 
+/// Records whether the repository of the preview is private, as the resync does. No daemon may run.
+fn record_privacy(host: &PreviewHost, private: bool) {
+    host.with_store(async |store| {
+        let details = PullDetails {
+            private: Some(private),
+            ..PullDetails::default()
+        };
+        let slug = "web-7".parse().expect("a slug");
+        let facts = vec![PreviewFact::Details(details)];
+        store.set_preview(&slug, facts).await.expect("recorded");
+    });
+}
+
 #[test]
 fn private_preview_does_not_exist_without_read_access() {
     let people = [("alice", "operator"), ("bob", "admin")];
@@ -141,6 +154,10 @@ fn private_preview_does_not_exist_without_read_access() {
     let daemon = host.start();
     host.start_webhook();
     host.open(7, "topic");
+    // The fake's deliveries do not report it.
+    daemon.stop();
+    record_privacy(&host, true);
+    let daemon = host.start();
     let alice = log_in(&host, "alice", 1001);
     let bob = log_in(&host, "bob", 1002);
     // The preview is public, its repository is not: it may be visited.
@@ -210,15 +227,7 @@ fn private_preview_does_not_exist_without_read_access() {
     host.github.with(|world| {
         world.repos.get_mut(&host.repo).expect("there").private = false;
     });
-    host.with_store(async |store| {
-        let details = PullDetails {
-            private: Some(false),
-            ..PullDetails::default()
-        };
-        let slug = "web-7".parse().expect("a slug");
-        let facts = vec![PreviewFact::Details(details)];
-        store.set_preview(&slug, facts).await.expect("recorded");
-    });
+    record_privacy(&host, false);
     let daemon = host.start();
     require_same(&bob, "GET", "/v1/previews/NAME", "web-7", "web-8");
     host.client()
