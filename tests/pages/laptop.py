@@ -100,6 +100,8 @@ def use_guest(laptop: Laptop) -> None:
     require_equal("/dev/pts/" in shown, True, f"a terminal in {shown!r}")
     require_equal(laptop.succeed("agent ssh web echo hello").strip(), "hello", "the output of a command over SSH")
     require_equal(laptop.status("agent ssh web exit 42"), 42, "the exit status of a command over SSH")
+    copied = "cd && echo hello > notes && agent cp notes web:/home/agent && agent cp web:/home/agent/notes back && cat back"
+    require_equal(laptop.succeed(copied).strip(), "hello", "a file that was copied there and back")
     with following(laptop, "logs", "agent logs --follow web") as logs:
         logs.wait_for("web is up.")
         require_equal(logs.is_running(), True, "the log is followed")
