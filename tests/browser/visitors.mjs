@@ -25,8 +25,8 @@ class Daemon {
     this.asked = 0;
     this.server = http.createServer((request, response) => {
       this.asked += 1;
-      const slug = request.url.split("/").at(-1);
-      const may = request.headers["innkeeper-actor"] === "token:7" && !this.hidden.has(slug);
+      const slug = /^\/v1\/previews\/([^/]+)\/visibility$/.exec(request.url)?.[1];
+      const may = request.headers["innkeeper-actor"] === "token:7" && slug && !this.hidden.has(slug);
       response.writeHead(may ? 200 : 404, { "content-type": "application/json" });
       response.end("{}");
     });
